@@ -1,0 +1,52 @@
+"""Copying IR under a renaming of values: the base of every pass."""
+
+from __future__ import annotations
+
+from .builder import Builder
+from .core import Block, Function, Module, Op, Value
+
+Env = dict[Value, Value]
+
+
+def clone_op(builder: Builder, op: Op, env: Env) -> tuple[Value, ...]:
+    """Append a copy of `op` with operands (and regions) renamed by `env`; extends `env`.
+
+    Values missing from `env` stay as they are: they belong to an enclosing block.
+    """
+    results = tuple(Value(v.type, v.name) for v in op.results)
+    regions = tuple(clone_block(region, env) for region in op.regions)
+    operands = tuple(env.get(v, v) for v in op.operands)
+    builder.block.ops.append(Op(op.name, operands, op.attrs, regions, results, op.span))
+    env.update(zip(op.results, results))
+    return results
+
+
+def clone_block(block: Block, env: Env) -> Block:
+    """A copy of `block` with fresh parameters and results; `env` gains the renamings."""
+    params = [Value(p.type, p.name) for p in block.params]
+    env.update(zip(block.params, params))
+    out = Block(params)
+    builder = Builder(out)
+    for op in block.ops:
+        clone_op(builder, op, env)
+    out.results = [env.get(v, v) for v in block.results]
+    return out
+
+
+def clone_into(builder: Builder, block: Block, args: list[Value], env: Env) -> list[Value]:
+    """Append the ops of `block` with its parameters bound to `args`; the results, renamed."""
+    env.update(zip(block.params, args, strict=True))
+    for op in block.ops:
+        clone_op(builder, op, env)
+    return [env.get(v, v) for v in block.results]
+
+
+def clone_function(function: Function, name: str | None = None) -> Function:
+    """A copy of `function`, under another name if given."""
+    body = clone_block(function.body, {})
+    return Function(name or function.name, body, function.span, dict(function.attrs))
+
+
+def copy_module(module: Module) -> Module:
+    """A new module with the same function records; for passes that replace some of them."""
+    return Module(dict(module.functions), module.entry)

@@ -1,0 +1,1 @@
+"""Wengert: a compiler for differentiable programs."""
