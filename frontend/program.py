@@ -1,0 +1,145 @@
+"""Loading a program: the file, what it imports, and every name resolved."""
+
+from __future__ import annotations
+
+import importlib.resources
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..ir.errors import ErrorGroup, WengertError
+from ..ir.span import Span
+from . import syntax
+from .errors import DuplicateName, ImportMistake, SourceError
+from .parse import parse
+from .resolve import resolve_file
+
+
+@dataclass
+class SourceModule:
+    """One file of a program: its declarations by name, its imports by the name they have here."""
+
+    path: str
+    file: syntax.File
+    declarations: dict[str, syntax.Decl]
+    imports: dict[str, SourceModule] = field(default_factory=dict)
+
+    def function(self, name: str) -> syntax.FunctionDecl | None:
+        """The function declared here as `name`."""
+        found = self.declarations.get(name)
+        return found if isinstance(found, syntax.FunctionDecl) else None
+
+
+@dataclass
+class Program:
+    """A checked program. `sources` are the texts that it was made of, by path, for caches."""
+
+    main: SourceModule
+    sources: dict[str, str]
+
+    @property
+    def root(self) -> syntax.File:
+        """The file that was asked for."""
+        return self.main.file
+
+    @property
+    def functions(self) -> dict[str, syntax.FunctionDecl]:
+        """Functions of the root file by name, in order."""
+        found = self.main.declarations.items()
+        return {n: d for n, d in found if isinstance(d, syntax.FunctionDecl)}
+
+
+def load(path: str) -> Program:
+    """Read `path` and what it imports.
+
+    Raises SourceError for unreadable files, and whatever is wrong in them (an ErrorGroup for
+    several mistakes).
+    """
+    return compile_text(read_source(Path(path), None), str(path))
+
+
+def compile_text(text: str, path: str = "<text>") -> Program:
+    """A program from text; imports are looked up beside `path`, then in the standard library."""
+    loader = _Loader()
+    main = loader.module(path, text, ())
+    if loader.errors:
+        raise loader.errors[0] if len(loader.errors) == 1 else ErrorGroup(loader.errors)
+    return Program(main, loader.sources)
+
+
+def read_source(path: Path, span: Span | None) -> str:
+    """The text of a file, or SourceError (at `span`, the import that asked for it)."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path} is not UTF-8 text (byte {error.start})", span) from None
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}", span) from None
+
+
+class _Loader:
+    def __init__(self) -> None:
+        self.modules: dict[str, SourceModule] = {}
+        self.sources: dict[str, str] = {}
+        self.errors: list[WengertError] = []
+
+    def module(self, path: str, text: str, above: tuple[str, ...]) -> SourceModule:
+        """Parse one file, then its imports, then resolve its names."""
+        self.sources[path] = text
+        try:
+            file = parse(text, path)
+        except ErrorGroup as group:
+            self.errors += group.errors
+            file = syntax.File(path, ())
+        except WengertError as error:
+            self.errors.append(error)
+            file = syntax.File(path, ())
+        failed = bool(self.errors)
+        module = self.modules[path] = SourceModule(path, file, {})
+        for decl in file.declarations:
+            self._declare(module, decl, (*above, path))
+        if not failed:
+            self.errors += resolve_file(module)
+        return module
+
+    def _declare(self, module: SourceModule, decl: syntax.Decl, above: tuple[str, ...]) -> None:
+        if decl.name in module.declarations:
+            first = module.declarations[decl.name].span
+            self.errors.append(
+                DuplicateName(
+                    f"'{decl.name}' is declared twice", decl.span, hint=f"first at {first}"
+                )
+            )
+            return
+        module.declarations[decl.name] = decl
+        if isinstance(decl, syntax.ImportDecl):
+            try:
+                module.imports[decl.name] = self._import(decl, module.path, above)
+            except WengertError as error:
+                self.errors.append(error)
+
+    def _import(
+        self, decl: syntax.ImportDecl, importer: str, above: tuple[str, ...]
+    ) -> SourceModule:
+        path, text = self._find(decl, importer)
+        if path in above:
+            chain = " -> ".join([*above[above.index(path) :], path])
+            raise ImportMistake("this import comes back to its own file", decl.span, found=chain)
+        if path in self.modules:
+            return self.modules[path]
+        return self.module(path, text, above)
+
+    def _find(self, decl: syntax.ImportDecl, importer: str) -> tuple[str, str]:
+        name = decl.path if decl.path.endswith(".wg") else f"{decl.path}.wg"
+        beside = Path(importer).parent / name
+        if beside.is_file():
+            return str(beside), read_source(beside, decl.span)
+        library = importlib.resources.files("wengert.stdlib")
+        found = library / name
+        if "/" not in name and found.is_file():
+            return f"<stdlib>/{name}", found.read_text("utf-8")
+        known = sorted(e.name[:-3] for e in library.iterdir() if e.name.endswith(".wg"))
+        raise ImportMistake(
+            f"nothing called '{decl.path}' can be imported",
+            decl.span,
+            expected=f"{beside}, or one of the library: {', '.join(known)}",
+        )

@@ -1,0 +1,312 @@
+"""Name resolution: every name has a declaration before anything is typed or run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..ir.errors import WengertError
+from ..ir.span import Span
+from ..ir.types import DTYPES
+from . import syntax as s
+from .builtin_table import BUILTIN_NAMES
+from .errors import (
+    DuplicateName,
+    MisplacedStatement,
+    MissingReturn,
+    UnknownName,
+    UnknownType,
+    WrongArguments,
+)
+
+if TYPE_CHECKING:
+    from .program import SourceModule
+
+TYPE_NAMES = frozenset({*DTYPES, "real"})
+
+
+def resolve_file(module: SourceModule) -> list[WengertError]:
+    """Every mistake of naming in a file, in order of its text."""
+    resolver = _Resolver(module)
+    for decl in module.file.declarations:
+        resolver.declaration(decl)
+    return resolver.errors
+
+
+class _Resolver:
+    def __init__(self, module: SourceModule) -> None:
+        self.module = module
+        self.errors: list[WengertError] = []
+        self.globals = {*module.declarations, *BUILTIN_NAMES, *TYPE_NAMES}
+
+    def declaration(self, decl: s.Decl) -> None:
+        match decl:
+            case s.FunctionDecl():
+                self.function(decl, set())
+            case s.RecordDecl(_, _, fields):
+                self.unique([(f.name, f.span) for f in fields], "field")
+                for f in fields:
+                    self.type(f.annotation, bind=None)
+            case s.ConstDecl(_, _, value, annotation):
+                self.expr(value, set())
+                self.type(annotation, bind=None)
+
+    def function(self, decl: s.FunctionDecl, outer: set[str]) -> None:
+        self.unique([(p.name, p.span) for p in decl.parameters], "parameter")
+        for decorator in decl.decorators:
+            assert isinstance(decorator.function, s.Name)
+            if decorator.function.name not in ("jvp", "vjp"):
+                self.errors.append(
+                    UnknownName(
+                        f"no decorator is called '@{decorator.function.name}'",
+                        decorator.span,
+                        expected="@jvp(rule) or @vjp(forward, backward)",
+                    )
+                )
+            for argument in decorator.arguments:
+                self.expr(argument.value, outer)
+        scope = set(outer) | {decl.name}
+        for p in decl.parameters:
+            self.type(p.annotation, bind=scope)
+            if p.default is not None:
+                self.expr(p.default, outer)
+        scope |= {p.name for p in decl.parameters}
+        self.type(decl.result, bind=scope)
+        self.body(decl.body, scope)
+        if not returns(decl.body):
+            self.errors.append(
+                MissingReturn(
+                    f"'{decl.name}' can end without returning a value",
+                    decl.span,
+                    hint="end it with: return value",
+                )
+            )
+
+    def unique(self, names: Iterable[tuple[str, Span]], what: str) -> None:
+        seen: set[str] = set()
+        for name, span in names:
+            if name in seen:
+                self.errors.append(DuplicateName(f"two {what}s are called '{name}'", span))
+            seen.add(name)
+
+    def type(self, type: s.TypeExpr | None, bind: set[str] | None) -> None:
+        """Check a type; bare names in its sizes are size variables, added to `bind`."""
+        match type:
+            case s.NamedType(span, name, sizes):
+                declared = self.module.declarations.get(name)
+                if name not in TYPE_NAMES and not isinstance(declared, s.RecordDecl):
+                    records = [
+                        n for n, d in self.module.declarations.items() if isinstance(d, s.RecordDecl)
+                    ]
+                    self.errors.append(
+                        UnknownType(
+                            f"no type is called '{name}'",
+                            span,
+                            hint=suggest(name, [*TYPE_NAMES, *records]),
+                        )
+                    )
+                for size in sizes:
+                    if bind is not None:
+                        bind |= set(names_of(size)) - self.globals
+            case s.TupleType(_, items):
+                for item in items:
+                    self.type(item, bind)
+            case s.StaticType(span, kind):
+                if kind not in ("int", "float", "bool", "str", "fn"):
+                    self.errors.append(
+                        UnknownType(
+                            f"nothing static is called '{kind}'",
+                            span,
+                            expected="static int, float, bool, str or fn",
+                        )
+                    )
+
+    def body(self, body: tuple[s.Stmt, ...], scope: set[str]) -> None:
+        for i, stmt in enumerate(body):
+            self.stmt(stmt, scope)
+            if returns((stmt,)) and i + 1 < len(body):
+                self.errors.append(
+                    MisplacedStatement("this line can never run", body[i + 1].span)
+                )
+                return
+
+    def stmt(self, stmt: s.Stmt, scope: set[str]) -> None:
+        match stmt:
+            case s.Assign(_, target, value, op):
+                self.expr(value, scope)
+                if op is not None and isinstance(target, s.NameTarget):
+                    self.name(target.name, target.span, scope)
+                self.target(target, scope)
+            case s.Return(_, value):
+                self.expr(value, scope)
+            case s.If(_, condition, then, orelse):
+                self.expr(condition, scope)
+                first, second = set(scope), set(scope)
+                self.body(then, first)
+                self.body(orelse, second)
+                scope |= first | second
+            case s.For(_, target, source, body, _):
+                self.expr(source, scope)
+                self.target(target, scope)
+                self.body(body, scope)
+            case s.While(_, condition, body, limit):
+                self.expr(condition, scope)
+                if limit is not None:
+                    self.expr(limit, scope)
+                self.body(body, scope)
+            case s.Assert(_, condition, message):
+                self.expr(condition, scope)
+                if message is not None:
+                    self.expr(message, scope)
+            case s.LocalFunction(_, function):
+                self.function(function, scope)
+                scope.add(function.name)
+            case s.ExprStmt(span, _):
+                self.errors.append(
+                    MisplacedStatement(
+                        "the value of this line is not used",
+                        span,
+                        hint="assign it: name = ..., or return it",
+                    )
+                )
+
+    def target(self, target: s.Target, scope: set[str]) -> None:
+        match target:
+            case s.NameTarget(_, name, annotation):
+                self.type(annotation, bind=None)
+                scope.add(name)
+            case s.TupleTarget(_, items):
+                for item in items:
+                    self.target(item, scope)
+            case s.UpdateTarget(_, _, path):
+                self.expr(path, scope)
+
+    def expr(self, expr: s.Node | None, scope: set[str]) -> None:
+        match expr:
+            case s.Name(span, name):
+                self.name(name, span, scope)
+            case s.Attribute(span, s.Name(_, base), member) if (
+                base in self.module.imports and base not in scope
+            ):
+                self.member(base, member, span)
+            case s.Call():
+                self.call(expr, scope)
+            case s.Comprehension(_, element, generators):
+                inner = set(scope)
+                for g in generators:
+                    self.expr(g.source, inner)
+                    self.target(g.target, inner)
+                self.expr(element, inner)
+            case s.Lambda(_, parameters, body):
+                self.expr(body, scope | {p.name for p in parameters})
+            case s.RecordLiteral(_, fields):
+                self.unique([(f.name, f.span) for f in fields], "field")
+                for f in fields:
+                    self.expr(f.value, scope)
+            case s.Node():
+                for child in children(expr):
+                    self.expr(child, scope)
+
+    def name(self, name: str, span: Span, scope: set[str]) -> None:
+        if name not in scope and name not in self.globals:
+            self.errors.append(
+                UnknownName(
+                    f"nothing is called '{name}' here",
+                    span,
+                    hint=suggest(name, [*scope, *self.globals]),
+                )
+            )
+
+    def member(self, base: str, member: str, span: Span) -> None:
+        known = self.module.imports[base].declarations
+        if member not in known:
+            self.errors.append(
+                UnknownName(
+                    f"'{base}' declares nothing called '{member}'",
+                    span,
+                    hint=suggest(member, list(known)),
+                )
+            )
+
+    def call(self, call: s.Call, scope: set[str]) -> None:
+        self.expr(call.function, scope)
+        for argument in call.arguments:
+            self.expr(argument.value, scope)
+        decl = self.callee(call.function, scope)
+        if decl is None:
+            return
+        names = [p.name for p in decl.parameters]
+        given = [a for a in call.arguments if a.name is None]
+        named = [a for a in call.arguments if a.name is not None]
+        for argument in named:
+            if argument.name not in names:
+                self.errors.append(
+                    WrongArguments(
+                        f"'{decl.name}' has no parameter '{argument.name}'",
+                        argument.span,
+                        expected=f"{decl.name}({', '.join(names)})",
+                        hint=suggest(argument.name or "", names),
+                    )
+                )
+        filled = set(names[: len(given)]) | {a.name for a in named}
+        required = [p.name for p in decl.parameters if p.default is None]
+        missing = [n for n in required if n not in filled]
+        if len(given) > len(names) or missing:
+            found = f"{len(call.arguments)} arguments"
+            if missing:
+                found += f", without {', '.join(missing)}"
+            self.errors.append(
+                WrongArguments(
+                    f"'{decl.name}' does not take these arguments",
+                    call.span,
+                    expected=f"{decl.name}({', '.join(names)})",
+                    found=found,
+                )
+            )
+
+    def callee(self, function: s.Expr, scope: set[str]) -> s.FunctionDecl | None:
+        """The declared function that a call names for certain, if any."""
+        match function:
+            case s.Name(_, name) if name not in scope:
+                return self.module.function(name)
+            case s.Attribute(_, s.Name(_, base), member) if (
+                base in self.module.imports and base not in scope
+            ):
+                return self.module.imports[base].function(member)
+        return None
+
+
+def children(node: s.Node) -> list[s.Node]:
+    """The nodes directly inside an expression or index."""
+    out: list[s.Node] = []
+    for name in node.__slots__ if hasattr(node, "__slots__") else ():
+        value = getattr(node, name)
+        if isinstance(value, s.Node):
+            out.append(value)
+        elif isinstance(value, tuple):
+            out += [v for v in value if isinstance(v, s.Node)]
+    return out
+
+
+def names_of(expr: s.Node) -> list[str]:
+    """Names used in an expression."""
+    if isinstance(expr, s.Name):
+        return [expr.name]
+    return [name for child in children(expr) for name in names_of(child)]
+
+
+def returns(body: tuple[s.Stmt, ...]) -> bool:
+    """Whether every way through `body` returns."""
+    for stmt in body:
+        if isinstance(stmt, s.Return):
+            return True
+        if isinstance(stmt, s.If) and returns(stmt.body) and returns(stmt.orelse):
+            return True
+    return False
+
+
+def suggest(name: str, known: list[str]) -> str | None:
+    """A hint with the nearest known name, if one is near."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean '{close[0]}'?" if close else None

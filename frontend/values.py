@@ -1,0 +1,251 @@
+"""Staged values: what an expression denotes while a program is lowered.
+
+Sizes, literals, functions and structure are known then (static); arrays are IR values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..ir.core import Value
+from ..ir.errors import WengertError
+from ..ir.span import Span
+from ..ir.struct import RecordStruct, Struct, TupleStruct
+from ..ir.types import TensorType
+from . import syntax
+
+if TYPE_CHECKING:
+    from .program import SourceModule
+
+
+class TypeMistake(WengertError):
+    """Values whose types, shapes or sizes do not fit what is done with them."""
+
+
+class SizeMistake(TypeMistake):
+    """Sizes that disagree, or that no array can have."""
+
+
+class StaticNeeded(TypeMistake):
+    """A run-time value where one known when compiling is needed."""
+
+
+class RecursionMistake(WengertError):
+    """A function that calls itself without end."""
+
+
+class UnboundName(WengertError):
+    """A name that only some of the ways to this line bind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An array or a scalar that the compiled program computes."""
+
+    value: Value
+
+    @property
+    def type(self) -> TensorType:
+        """Its IR type."""
+        assert isinstance(self.value.type, TensorType)
+        return self.value.type
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """A number, bool, string or None that is known now; numbers take the type they meet."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    """Several values in order."""
+
+    items: tuple[Staged, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Named fields; `name` is "" for a record literal."""
+
+    name: str
+    fields: dict[str, Staged]
+
+
+@dataclass(frozen=True, slots=True)
+class UserFunction:
+    """A function declared at the top level of a file."""
+
+    decl: syntax.FunctionDecl
+    module: SourceModule
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """A lambda or a local function with the names around it."""
+
+    name: str
+    parameters: tuple[syntax.Parameter, ...]
+    body: syntax.Expr | tuple[syntax.Stmt, ...]
+    env: dict[str, Staged]
+    module: SourceModule
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """A function of the language itself, or a conversion such as `f32`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A builtin of functions waiting for arguments: `grad(f)`; `options` are its keywords."""
+
+    builtin: str
+    functions: tuple[Staged, ...]
+    options: dict[str, Staged] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordType:
+    """A declared record, callable to make one."""
+
+    decl: syntax.RecordDecl
+    module: SourceModule
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRef:
+    """An imported file."""
+
+    module: SourceModule
+
+
+@dataclass(frozen=True, slots=True)
+class Unbound:
+    """A name that some branch or loop leaves without a value, and why."""
+
+    reason: str
+
+
+Staged = (
+    Tensor
+    | Static
+    | Tuple
+    | Record
+    | UserFunction
+    | Closure
+    | Builtin
+    | Partial
+    | RecordType
+    | ModuleRef
+    | Unbound
+)
+FUNCTIONS = (UserFunction, Closure, Builtin, Partial)
+
+
+def is_function(value: Staged) -> bool:
+    """Whether `value` can be called (records excluded)."""
+    return isinstance(value, FUNCTIONS)
+
+
+def tensors(value: Staged) -> Iterator[Tensor]:
+    """The tensors in `value`, in order."""
+    match value:
+        case Tensor():
+            yield value
+        case Tuple(items):
+            for item in items:
+                yield from tensors(item)
+        case Record(_, fields):
+            for item in fields.values():
+                yield from tensors(item)
+
+
+def rebuild(value: Staged, values: Iterator[Value]) -> Staged:
+    """`value` with its tensors replaced, in order."""
+    match value:
+        case Tensor():
+            return Tensor(next(values))
+        case Tuple(items):
+            return Tuple(tuple(rebuild(i, values) for i in items))
+        case Record(name, fields):
+            return Record(name, {k: rebuild(v, values) for k, v in fields.items()})
+    return value
+
+
+def from_struct(struct: Struct, values: Iterator[Value]) -> Staged:
+    """The staged form of a parameter of structure `struct`."""
+    match struct:
+        case TensorType():
+            return Tensor(next(values))
+        case TupleStruct(items):
+            return Tuple(tuple(from_struct(i, values) for i in items))
+        case RecordStruct(name, fields):
+            return Record(name, {k: from_struct(v, values) for k, v in fields})
+
+
+def to_struct(value: Staged) -> Struct:
+    """The structure of a value made of tensors only."""
+    match value:
+        case Tensor():
+            return value.type
+        case Tuple(items):
+            return TupleStruct(tuple(to_struct(i) for i in items))
+        case Record(name, fields):
+            return RecordStruct(name, tuple((k, to_struct(v)) for k, v in fields.items()))
+    raise TypeError(f"{value} has no run-time structure")
+
+
+def describe(value: Staged) -> str:
+    """What a message calls a value: its type, or what it is."""
+    match value:
+        case Tensor():
+            return str(value.type)
+        case Static(None):
+            return "None"
+        case Static(v):
+            return f"the {type(v).__name__} {v!r}"
+        case Tuple(items):
+            return f"a tuple ({', '.join(describe(i) for i in items)})"
+        case Record(name, fields):
+            inside = ", ".join(f"{k}: {describe(v)}" for k, v in fields.items())
+            return f"{name or 'a record'} {{{inside}}}"
+        case UserFunction(decl, _):
+            return f"the function '{decl.name}'"
+        case Closure(name):
+            return f"the function '{name}'"
+        case Builtin(name) | Partial(name):
+            return f"the builtin '{name}'"
+        case RecordType(decl, _):
+            return f"the record type '{decl.name}'"
+        case ModuleRef(module):
+            return f"the module {module.path}"
+    return "a name without a value"
+
+
+def key_of(value: Staged) -> Any:
+    """A hashable key under which calls with equal ones share a specialisation; None if none does."""
+    match value:
+        case Tensor():
+            return value.type
+        case Static(v):
+            return ("static", type(v).__name__, v)
+        case Tuple(items):
+            parts = tuple(key_of(i) for i in items)
+            return None if None in parts else ("tuple", parts)
+        case Record(name, fields):
+            keyed = tuple((k, key_of(v)) for k, v in fields.items())
+            return None if any(k is None for _, k in keyed) else ("record", name, keyed)
+        case UserFunction(decl, module):
+            return ("fn", module.path, decl.name)
+        case Builtin(name):
+            return ("builtin", name)
+        case RecordType(decl, module):
+            return ("type", module.path, decl.name)
+    return None

@@ -1,0 +1,198 @@
+"""Reverse mode's second half: a linear block run backwards on cotangents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..ir.builder import Builder
+from ..ir.clone import clone_op
+from ..ir.core import Block, Module, Op, Value, free_values
+from ..ir.types import I32, TensorType
+from .jvp import NotDifferentiable
+from .transpose_rules import TRANSPOSE
+
+STACK_AT_MOST = 2**24  # elements: above, cotangents of captured values accumulate in a carry
+
+
+class Backward:
+    """Walks linear ops in reverse, adding up cotangents.
+
+    env: old to new values for what is known; linear: the values that carry cotangents.
+    """
+
+    def __init__(self, module: Module, b: Any, env: dict[Value, Value], linear: set[Value]) -> None:
+        self.module = module
+        self.b = b
+        self.env = env
+        self.linear = linear
+        self.cts: dict[Value, Value] = {}
+
+    def known(self, v: Value) -> Value:
+        """The new value of a known old one."""
+        return self.env.get(v, v)
+
+    def add(self, v: Value, ct: Value | None) -> None:
+        """Add to the cotangent of a linear value."""
+        if ct is None or v not in self.linear:
+            return
+        before = self.cts.get(v)
+        self.cts[v] = ct if before is None else self.b.add(before, ct)
+
+    def run(self, ops: Sequence[Op], seeds: Sequence[tuple[Value, Value]]) -> None:
+        """Copy the known ops, then transpose the linear ones from the last to the first.
+
+        `seeds` are cotangents of values that the ops (or the parameters) define.
+        """
+        pending = []
+        for op in ops:
+            if self.depends(op):
+                self.linear.update(op.results)
+                pending.append(op)
+            else:
+                clone_op(self.b, op, self.env)
+        for value, ct in seeds:
+            self.add(value, ct)
+        for op in reversed(pending):
+            cts = [self.cts.pop(r, None) for r in op.results]
+            if all(ct is None for ct in cts):
+                continue
+            self.b.span = op.span
+            self.op(op, cts)
+
+    def depends(self, op: Op) -> bool:
+        """Whether an op is linear: it uses a linear value, in its regions too."""
+        if any(v in self.linear for v in op.operands):
+            return True
+        return any(v in self.linear for r in op.regions for v in free_values(r))
+
+    def op(self, op: Op, cts: Sequence[Value | None]) -> None:
+        """Transpose one op."""
+        control = CONTROL.get(op.name)
+        if control is not None:
+            control(self, op, cts)
+            return
+        rule = TRANSPOSE.get(op.name)
+        if rule is None or len(op.results) != 1 or cts[0] is None:
+            raise NotDifferentiable(f"'{op.name}' of a derivative cannot be transposed", op.span)
+        flags = [v in self.linear for v in op.operands]
+        for v, ct in zip(op.operands, rule(self.b, op, self.known, cts[0], flags)):
+            self.add(v, ct)
+
+
+Control = Callable[[Backward, Op, Sequence[Value | None]], None]
+
+
+def _captured(w: Backward, region: Block) -> list[Value]:
+    return [v for v in free_values(region) if v in w.linear]
+
+
+def _zeros(w: Backward, v: Value) -> Value:
+    return w.b.const(0, v)  # type: ignore[no-any-return]
+
+
+def _branches(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
+    """Each branch gives the cotangents of every linear value that any branch captures."""
+    captured = list(dict.fromkeys(v for r in op.regions for v in _captured(w, r)))
+    regions = []
+    for region in op.regions:
+        out = Block()
+        inner = Backward(w.module, Builder(out), dict(w.env), set(w.linear))
+        inner.run(region.ops, [])
+        for v, ct in zip(region.results, cts):
+            inner.add(v, ct)
+        _finish_branch(inner, region)
+        out.results = [inner.cts.get(v) or inner.b.const(0, v) for v in captured]
+        regions.append(out)
+    results = w.b.op(op.name, [w.known(op.operands[0])], regions)
+    for v, ct in zip(captured, results):
+        w.add(v, ct)
+
+
+def _finish_branch(inner: Backward, region: Block) -> None:
+    """Transpose the linear ops of a branch after its results were seeded."""
+    for op in reversed([op for op in region.ops if op.results and op.results[0] in inner.linear]):
+        cts = [inner.cts.pop(r, None) for r in op.results]
+        if any(ct is not None for ct in cts):
+            inner.op(op, cts)
+
+
+def _for(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
+    """A loop the other way round, which carries the cotangents of the carries."""
+    (body,) = op.regions
+    carries, trips = op.attrs["carries"], op.attrs["trips"]
+    params = body.params[1:]
+    captured = _captured(w, body)
+    linear_streams = [i for i in range(carries, len(op.operands)) if op.operands[i] in w.linear]
+    known_streams = [i for i in range(carries, len(op.operands)) if op.operands[i] not in w.linear]
+    seeded = [i for i in range(carries, len(op.results)) if cts[i] is not None]
+    stack = not carries and all(trips * Builder.type(v).size <= STACK_AT_MOST for v in captured)
+    index = Value(TensorType(I32), "i")
+    ct_carry = [Value(params[i].type, "ct") for i in range(carries)]
+    sums = [] if stack else [Value(v.type, "sum") for v in captured]
+    elements = {params[i]: Value(params[i].type, params[i].name) for i in known_streams}
+    ct_outputs = {i: Value(body.results[i].type, "ct") for i in seeded}
+    out = Block([index, *ct_carry, *sums, *elements.values(), *ct_outputs.values()])
+    inner = Backward(
+        w.module,
+        Builder(out, op.span),
+        dict(w.env) | elements | {body.params[0]: index},
+        set(w.linear) | {params[i] for i in (*range(carries), *linear_streams)},
+    )
+    inner.run(body.ops, [])
+    for v, ct in (
+        *zip(body.results, ct_carry),
+        *((body.results[i], ct) for i, ct in ct_outputs.items()),
+    ):
+        inner.add(v, ct)
+    _finish_branch(inner, body)
+
+    def found(v: Value) -> Value:
+        return inner.cts.get(v) or inner.b.const(0, v)  # type: ignore[no-any-return]
+
+    out.results = [found(params[i]) for i in range(carries)]
+    totals = [found(v) for v in captured]
+    if not stack:
+        out.results += [inner.b.add(s, t) for s, t in zip(sums, totals)]
+    out.results += [found(params[i]) for i in linear_streams]
+    out.results += totals if stack else []
+    starts = [cts[i] if cts[i] is not None else _zeros(w, op.results[i]) for i in range(carries)]
+    starts += [] if stack else [_zeros(w, v) for v in captured]
+    streams = [w.known(op.operands[i]) for i in known_streams] + [cts[i] for i in seeded]
+    results = w.b.op(
+        "for",
+        [*starts, *streams],
+        [out],
+        trips=trips,
+        carries=len(starts),
+        reverse=not op.attrs["reverse"],
+    )
+    n = len(starts)
+    for i, ct in zip((*range(carries), *linear_streams), (*results[:carries], *results[n:])):
+        w.add(op.operands[i], ct)
+    if stack:
+        for v, rows in zip(captured, results[n + len(linear_streams) :]):
+            w.add(v, w.b.reduce_sum(rows, axes=(0,)))
+    else:
+        for v, total in zip(captured, results[carries:n]):
+            w.add(v, total)
+
+
+def _linear_call(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
+    """The map whose transpose is a function of the program."""
+    count = op.attrs["residuals"]
+    residuals = [w.known(v) for v in op.operands[:count]]
+    seeds = [_zeros(w, r) if ct is None else ct for r, ct in zip(op.results, cts)]
+    backward = w.module.functions[op.attrs["bwd"]]
+    types = tuple(r.type for r in backward.results)
+    out = w.b.op("call", [*residuals, *seeds], fn=backward.name, types=types)
+    for v, ct in zip(op.operands[count:], out):
+        w.add(v, ct)
+
+
+CONTROL: dict[str, Control] = {
+    "if": _branches,
+    "switch": _branches,
+    "for": _for,
+    "linear_call": _linear_call,
+}

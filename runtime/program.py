@@ -1,0 +1,104 @@
+"""A loaded program: its functions as attributes, and the options they compile with."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import Any
+
+from ..frontend import program as front
+from ..frontend import syntax
+from ..ir.types import F32, F64, DType
+from .compiler import BACKENDS
+from .errors import BackendError, CallError
+from .function import CompiledFunction
+from .values import Converter
+
+_REALS: dict[str, DType] = {"f32": F32, "f64": F64}
+
+
+class Program:
+    """Functions of a `.wg` file, each an attribute: `program.loss(x)`.
+
+    backend: "llvm" (default), "xla" or "interp" (the reference interpreter).
+    real: "f32" (default) or "f64": the type that `real` and plain float literals have.
+    threads: how many the LLVM backend may use; all cores by default.
+    """
+
+    def __init__(
+        self,
+        source: front.Program,
+        backend: str = "llvm",
+        real: str = "f32",
+        threads: int | None = None,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise BackendError(f"no backend is called {backend!r}", expected=", ".join(BACKENDS))
+        if real not in _REALS:
+            raise CallError(f"real cannot be {real!r}", expected="f32 or f64")
+        self.source = source
+        self.backend = backend
+        self.real = _REALS[real]
+        self.threads = threads
+        self._functions: dict[str, CompiledFunction] = {}
+        self._converter = Converter(_records(source), self.real)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Names of the functions that the file declares, in order."""
+        return tuple(self.source.functions)
+
+    def __getattr__(self, name: str) -> CompiledFunction:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = self._functions.get(name)
+        if found is None:
+            decl = self.source.functions.get(name)
+            if decl is None:
+                raise AttributeError(self._no_such(name))
+            found = self._functions[name] = CompiledFunction(self, decl)
+        return found
+
+    def _no_such(self, name: str) -> str:
+        close = difflib.get_close_matches(name, self.functions, 1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        return f"the program has no function '{name}'{hint} (it has: {', '.join(self.functions)})"
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.functions]
+
+    def __repr__(self) -> str:
+        return f"<wengert program with {', '.join(self.functions) or 'no functions'}>"
+
+    def with_options(self, **options: Any) -> Program:
+        """The same program under other `backend`, `real` or `threads`."""
+        names = {id(v): k for k, v in _REALS.items()}
+        now = {"backend": self.backend, "real": names[id(self.real)], "threads": self.threads}
+        return Program(self.source, **(now | options))
+
+    def converter(self, decl: syntax.FunctionDecl) -> Converter:
+        """What turns Python arguments of `decl` into arrays."""
+        return self._converter
+
+    def plain_converter(self) -> Converter:
+        """The converter for values that belong to no declaration, such as tangents."""
+        return self._converter
+
+
+def _records(source: front.Program) -> dict[str, syntax.RecordDecl]:
+    declarations = source.root.declarations
+    return {d.name: d for d in declarations if isinstance(d, syntax.RecordDecl)}
+
+
+def load(path: str | os.PathLike[str], **options: Any) -> Program:
+    """Read and check a `.wg` file (and what it imports); compiling waits for the first call.
+
+    Options: `backend`, `real`, `threads` of `Program`. Raises WengertError subclasses with
+    the place of each mistake; several at once as an ErrorGroup.
+    """
+    return Program(front.load(os.fspath(path)), **options)
+
+
+def compile(text: str, path: str = "<text>", **options: Any) -> Program:
+    """Check a program given as text; options and errors as for `load`."""
+    return Program(front.compile_text(text, path), **options)
