@@ -55,8 +55,12 @@ class Builder:
         except IRError as error:
             raise IRError(error.summary, error.span or self.span) from None
         results = tuple(Value(t, names[i] if i < len(names) else "") for i, t in enumerate(types))
-        self.block.ops.append(Op(name, tuple(operands), full, tuple(regions), results, self.span))
+        self.append(Op(name, tuple(operands), full, tuple(regions), results, self.span))
         return results
+
+    def append(self, op: Op) -> None:
+        """Write a finished op; every op goes through here."""
+        self.block.ops.append(op)
 
     def __getattr__(self, name: str) -> Any:
         name = name.rstrip("_")  # and_, or_, not_, if_, for_, while_ are Python words

@@ -16,7 +16,7 @@ def clone_op(builder: Builder, op: Op, env: Env) -> tuple[Value, ...]:
     results = tuple(Value(v.type, v.name) for v in op.results)
     regions = tuple(clone_block(region, env) for region in op.regions)
     operands = tuple(env.get(v, v) for v in op.operands)
-    builder.block.ops.append(Op(op.name, operands, op.attrs, regions, results, op.span))
+    builder.append(Op(op.name, operands, op.attrs, regions, results, op.span))
     env.update(zip(op.results, results))
     return results
 

@@ -7,6 +7,9 @@ from ..ir.core import Block, Function, Module, Op, Value, walk
 from .derivatives import jvp_function, vjp_function
 from .inline import inline_function
 from .jvp import NotDifferentiable
+from .simplify import simplify
+from .streams import streams
+from .vectorize import vectorize
 
 DERIVE = {"diff.jvp": jvp_function, "diff.vjp": vjp_function}
 
@@ -47,6 +50,12 @@ def _expand(
     module.functions[name] = Function(name, body, function.span, dict(function.attrs))
 
 
+def _prepare(module: Module, name: str) -> None:
+    """Simplify a function before it is differentiated: array code derives to array code."""
+    alone = Module({name: inline_function(module, name)}, name)
+    module.functions[name] = simplify(vectorize(streams(alone))).main
+
+
 def _rewrite(
     module: Module,
     block: Block,
@@ -62,6 +71,7 @@ def _rewrite(
         if kind in DERIVE:
             key = (kind, attrs["fn"], attrs["wrt"])
             if key not in derived:
+                _prepare(module, attrs["fn"])
                 derived[key] = DERIVE[kind](module, attrs["fn"], attrs["wrt"])
                 done.add(derived[key])
             kind = "call"

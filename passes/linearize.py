@@ -27,23 +27,14 @@ class SplitBuilder(Builder):
         self.linear = linear
         self.is_linear = known_linear
 
-    def op(
-        self,
-        name: str,
-        operands: Sequence[Value] = (),
-        regions: Sequence[Block] = (),
-        names: Sequence[str] = (),
-        **attrs: Any,
-    ) -> tuple[Value, ...]:
-        """Append to the part that the operands and captured values ask for."""
-        used = list(operands) + [v for r in regions for v in free_values(r)]
+    def append(self, op: Op) -> None:
+        """Write to the part that the operands and captured values ask for."""
+        used = [*op.operands, *(v for r in op.regions for v in free_values(r))]
         if any(v in self.is_linear for v in used):
-            primal, self.block = self.block, self.linear
-            results = super().op(name, operands, regions, names, **attrs)
-            self.block = primal
-            self.is_linear.update(results)
-            return results
-        return super().op(name, operands, regions, names, **attrs)
+            self.is_linear.update(op.results)
+            self.linear.ops.append(op)
+        else:
+            self.block.ops.append(op)
 
 
 class Linearizer(Forward):

@@ -63,9 +63,9 @@ class Specialization:
         return found
 
     def _compile(self, request: Request, backend: str) -> Executable:
-        from .cache import cached_llvm
-
         if backend == "llvm":
+            from .cache import cached_llvm
+
             return cached_llvm(self, request)
         return compile_module(self.module(request), backend, Dumps(), self.program.threads)
 

@@ -1,0 +1,183 @@
+"""A tensor-level function as a Python function over JAX arrays, and its compiled form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ...ir.core import Block, Module, Op, Value, walk
+from ...ir.errors import CompilerBug
+from ...ir.types import KEY, TensorType
+from .rules import LOWER, KeyPair, dtype_of
+
+Env = dict[Value, Any]
+UNROLL_AT_MOST = 4
+
+
+def needs_x64(module: Module) -> bool:
+    """Whether a 64-bit type occurs, which JAX computes with only when told to."""
+    body = module.main.body
+    values = [*body.params, *(r for op in walk(body) for r in op.results)]
+    return any(
+        isinstance(v.type, TensorType) and v.type.dtype.name in ("f64", "i64") for v in values
+    )
+
+
+def x64_context(module: Module) -> AbstractContextManager[Any]:
+    """The context in which the module's function is traced and called."""
+    return jax.enable_x64(True) if needs_x64(module) else nullcontext()
+
+
+def lower(module: Module) -> Callable[..., tuple[Any, ...]]:
+    """The entry as a function of flat JAX arrays; keys are `uint32[..., 2]`."""
+    main = module.main
+
+    def function(*args: Any) -> tuple[Any, ...]:
+        env: Env = {}
+        values = [_enter(p, x) for p, x in zip(main.params, args, strict=True)]
+        return tuple(_leave(v) for v in _block(main.body, values, env))
+
+    function.__name__ = main.name
+    return function
+
+
+def _enter(param: Value, x: Any) -> Any:
+    assert isinstance(param.type, TensorType)
+    if param.type.dtype is KEY:
+        return KeyPair(x[..., 0], x[..., 1])
+    return jnp.asarray(x, dtype_of(param.type.dtype))
+
+
+def _leave(value: Any) -> Any:
+    return jnp.stack(value, axis=-1) if isinstance(value, KeyPair) else value
+
+
+def _block(block: Block, args: Sequence[Any], env: Env) -> list[Any]:
+    env.update(zip(block.params, args, strict=True))
+    for op in block.ops:
+        operands = [env[v] for v in op.operands]
+        control = CONTROL.get(op.name)
+        if control is not None:
+            results = control(op, operands, env)
+        else:
+            rule = LOWER.get(op.name)
+            if rule is None:
+                raise CompilerBug(f"no XLA lowering for {op.name}")
+            out = rule(op.attrs, *operands)
+            results = out if isinstance(out, tuple) and not isinstance(out, KeyPair) else (out,)
+        env.update(zip(op.results, results, strict=True))
+    return [env[v] for v in block.results]
+
+
+def _if(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+    then, other = op.regions
+    out = lax.cond(
+        operands[0],
+        lambda: tuple(_block(then, [], dict(env))),
+        lambda: tuple(_block(other, [], dict(env))),
+    )
+    return tuple(out)
+
+
+def _switch(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+    branches = [lambda r=r: tuple(_block(r, [], dict(env))) for r in op.regions]
+    return tuple(lax.switch(operands[0], branches))
+
+
+def _for(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+    (body,) = op.regions
+    carries, trips = op.attrs["carries"], op.attrs["trips"]
+
+    def step(state: Any, rows: Any) -> Any:
+        index, elements = rows
+        out = _block(body, [index, *state, *elements], dict(env))
+        return tuple(out[:carries]), tuple(out[carries:])
+
+    indices = jnp.arange(trips, dtype=jnp.int32)
+    state, stacked = lax.scan(
+        step,
+        tuple(operands[:carries]),
+        (indices, tuple(operands[carries:])),
+        length=trips,
+        reverse=op.attrs["reverse"],
+        unroll=trips if 0 < trips <= UNROLL_AT_MOST else 1,
+    )
+    return (*state, *stacked)
+
+
+def _while(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+    cond, body = op.regions
+    limit = op.attrs["max_trips"]
+
+    def go(state: Any) -> Any:
+        count, values = state
+        (alive,) = _block(cond, values, dict(env))
+        return alive & (count < limit) if limit else alive
+
+    def step(state: Any) -> Any:
+        count, values = state
+        return count + 1, tuple(_block(body, values, dict(env)))
+
+    _, out = lax.while_loop(go, step, (jnp.int32(0), tuple(operands)))
+    return tuple(out)
+
+
+CONTROL: dict[str, Callable[[Op, list[Any], Env], Sequence[Any]]] = {
+    "if": _if,
+    "switch": _switch,
+    "for": _for,
+    "while": _while,
+}
+
+
+class XlaExecutable:
+    """A module compiled by XLA for the default device.
+
+    `__call__` takes flat NumPy or JAX arrays (keys packed as uint64 or as `uint32[..., 2]`)
+    and returns JAX arrays, keys as `uint32[..., 2]`; it does not wait for the result.
+    """
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.wide = needs_x64(module)
+        self.jitted = jax.jit(lower(module))
+        self.types = [p.type for p in module.main.params]
+
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+        """Run once."""
+        if not self.wide:
+            return list(self.jitted(*map(_words, arrays)))
+        with x64_context(self.module):
+            return list(self.jitted(*map(_words, arrays)))
+
+    def _lowered(self) -> Any:
+        shapes = []
+        for type in self.types:
+            assert isinstance(type, TensorType)
+            if type.dtype is KEY:
+                shapes.append(jax.ShapeDtypeStruct((*type.shape, 2), jnp.uint32))
+            else:
+                shapes.append(jax.ShapeDtypeStruct(type.shape, dtype_of(type.dtype)))
+        return self.jitted.lower(*shapes)
+
+    def stablehlo(self) -> str:
+        """The StableHLO text."""
+        with x64_context(self.module):
+            return str(self._lowered().as_text())
+
+    def hlo(self) -> str:
+        """The optimised HLO text of the device."""
+        with x64_context(self.module):
+            return str(self._lowered().compile().as_text())
+
+
+def _words(x: Any) -> Any:
+    if isinstance(x, np.ndarray) and x.dtype == np.uint64:
+        return x.reshape(*x.shape, 1).view(np.uint32)
+    return x
