@@ -208,17 +208,27 @@ def _loop_switch(interp: _Interpreter, op: Op, operands: list[Any], env: Env) ->
     return []
 
 
+@_rule("loop.gemm")
+def _gemm(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+    at = op.attrs
+    shapes = {"sa": (at["m"], at["k"]), "sb": (at["k"], at["n"]), "sc": (at["m"], at["n"])}
+    a, b, c = (
+        _strided(x, (at["batch"], *shapes[name]), at[name])
+        for x, name in zip(operands, ("sa", "sb", "sc"))
+    )
+    c[...] = np.matmul(a, b)
+    return []
+
+
+def _strided(x: Array, shape: tuple[int, ...], strides: Sequence[int]) -> Array:
+    steps = tuple(s * x.itemsize for s in strides)
+    return np.lib.stride_tricks.as_strided(x.reshape(-1), shape, steps)
+
+
 @_rule("loop.call")
 def _loop_call(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     KERNELS[op.attrs["kernel"]](op.attrs["flags"], *operands)
     return []
-
-
-def _gemm(flags: Sequence[str], a: Array, b: Array, c: Array) -> None:
-    a = np.swapaxes(a, -1, -2) if "ta" in flags else a
-    b = np.swapaxes(b, -1, -2) if "tb" in flags else b
-    product = np.matmul(a, b)
-    c[...] = c + product if "acc" in flags else product
 
 
 def _cholesky(flags: Sequence[str], a: Array, out: Array) -> None:
@@ -242,7 +252,6 @@ def _copy(flags: Sequence[str], source: Array, target: Array) -> None:
 
 
 KERNELS: dict[str, Callable[..., None]] = {
-    "gemm": _gemm,
     "cholesky": _cholesky,
     "triangular_solve": _triangular_solve,
     "sort": _sort,

@@ -248,11 +248,28 @@ def _call_infer(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block
 
 declare(
     OpDef(
+        "loop.gemm",
+        "c = a b for `batch` products of an m x k and a k x n matrix; `sa`, `sb`, `sc` are the "
+        "element strides of each buffer: batch, row, column; a matrix has stride 1 one way",
+        _call_infer,
+        attrs=(
+            ("batch", "int"),
+            ("m", "int"),
+            ("n", "int"),
+            ("k", "int"),
+            ("sa", "ints"),
+            ("sb", "ints"),
+            ("sc", "ints"),
+        ),
+        arity=3,
+        pure=False,
+    )
+)
+declare(
+    OpDef(
         "loop.call",
-        "run a library kernel on whole buffers. gemm: a, b, c, with `flags` of ta, tb (last two "
-        "axes transposed) and acc (add to c), leading axes batched; cholesky: a, out; "
-        "triangular_solve: a, b, out, flags lower, trans; sort: n inputs, n outputs, along the "
-        "last axis; copy: from, to",
+        "run a library kernel on whole buffers. cholesky: a, out; triangular_solve: a, b, out, "
+        "flags lower, trans; sort: n inputs, n outputs, along the last axis; copy: from, to",
         _call_infer,
         attrs=(("kernel", "str"), ("flags", "strs")),
         pure=False,
