@@ -155,9 +155,9 @@ def _pow(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
         slope = b.mul(y, b.pow(x, b.sub(y, _c(b, 1, y))))
         left = b.mul(ts[0], b.select(b.eq(y, zero), zero, slope))
     if ts[1] is not None:
-        positive = b.gt(x, _c(b, 0, x))
-        logx = b.select(positive, b.log(b.select(positive, x, _c(b, 1, x))), _c(b, 0, x))
-        right = b.mul(ts[1], b.mul(ys[0], logx))
+        # 0^y is flat in y; a negative base has no derivative in y: NaN.
+        nonzero = b.select(b.eq(x, _c(b, 0, x)), _c(b, 1, x), x)
+        right = b.mul(ts[1], b.mul(ys[0], b.log(nonzero)))
     return [add(b, left, right)]
 
 
@@ -236,9 +236,9 @@ def _reduce_extreme(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
     axes, shape = op.attrs["axes"], shape_of(xs[0])
     kept = tuple(i for i in range(len(shape)) if i not in axes)
     best = b.eq(xs[0], b.broadcast(ys[0], shape=shape, axes=kept))
-    mask = b.convert(best, dtype=Builder.type(xs[0]).dtype)
-    count = b.reduce_sum(mask, axes=axes)
-    return [b.div(b.reduce_sum(b.mul(ts[0], mask), axes=axes), count)]
+    count = b.reduce_sum(b.convert(best, dtype=Builder.type(xs[0]).dtype), axes=axes)
+    total = b.reduce_sum(b.select(best, ts[0], _c(b, 0, ts[0])), axes=axes)
+    return [b.div(total, count)]
 
 
 @JVP.register("reduce_prod")

@@ -98,23 +98,13 @@ def _branches(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
     for region in op.regions:
         out = Block()
         inner = Backward(w.module, Builder(out), dict(w.env), set(w.linear))
-        inner.run(region.ops, [])
-        for v, ct in zip(region.results, cts):
-            inner.add(v, ct)
-        _finish_branch(inner, region)
+        seeds = [(v, ct) for v, ct in zip(region.results, cts) if ct is not None]
+        inner.run(region.ops, seeds)
         out.results = [inner.cts.get(v) or inner.b.const(0, v) for v in captured]
         regions.append(out)
     results = w.b.op(op.name, [w.known(op.operands[0])], regions)
     for v, ct in zip(captured, results):
         w.add(v, ct)
-
-
-def _finish_branch(inner: Backward, region: Block) -> None:
-    """Transpose the linear ops of a branch after its results were seeded."""
-    for op in reversed([op for op in region.ops if op.results and op.results[0] in inner.linear]):
-        cts = [inner.cts.pop(r, None) for r in op.results]
-        if any(ct is not None for ct in cts):
-            inner.op(op, cts)
 
 
 def _for(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
@@ -139,13 +129,8 @@ def _for(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
         dict(w.env) | elements | {body.params[0]: index},
         set(w.linear) | {params[i] for i in (*range(carries), *linear_streams)},
     )
-    inner.run(body.ops, [])
-    for v, ct in (
-        *zip(body.results, ct_carry),
-        *((body.results[i], ct) for i, ct in ct_outputs.items()),
-    ):
-        inner.add(v, ct)
-    _finish_branch(inner, body)
+    seeds = [*zip(body.results, ct_carry), *((body.results[i], c) for i, c in ct_outputs.items())]
+    inner.run(body.ops, seeds)
 
     def found(v: Value) -> Value:
         return inner.cts.get(v) or inner.b.const(0, v)  # type: ignore[no-any-return]

@@ -1,0 +1,215 @@
+"""Compiling LLVM IR with ORC, and calling the result."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from ...ir.core import Function, Module
+from ...ir.types import F32, F64, BufferType
+from .emit import ENTRY, emit_module
+
+ARENA_ALIGNMENT = 64
+HUGE_FUNCTION = 4000  # ops above which LLVM optimises less
+
+
+@functools.cache
+def target_machine(level: int = 2) -> Any:
+    """The host's processor with all its features."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    features = llvm.get_host_cpu_features().flatten()
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features, opt=level, reloc="pic"
+    )
+
+
+@functools.cache
+def register_bytes() -> int:
+    """Width of the processor's vector registers."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64
+    return 32 if features.get("avx2") else 16
+
+
+@functools.cache
+def host_name() -> str:
+    """What compiled code depends on besides the program."""
+    return f"{llvm.get_host_cpu_name()}/{llvm.get_host_cpu_features().flatten()}/{llvm.llvm_version_info}"
+
+
+def optimise(text: str, level: int) -> Any:
+    """The parsed, verified and optimised LLVM module of an IR text."""
+    module = llvm.parse_assembly(text)
+    module.verify()
+    machine = target_machine()
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    options = llvm.create_pipeline_tuning_options(speed_level=level)
+    options.loop_vectorization = False
+    options.slp_vectorization = level > 1
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def compile_object(function: Function) -> bytes:
+    """Machine code of a loop-level function, as an object file."""
+    return bytes(target_machine().emit_object(_optimised(function)))
+
+
+def _optimised(function: Function) -> Any:
+    module = emit_module(function, register_bytes())
+    size = sum(len(r.ops) for op in function.body.ops for r in op.regions)
+    return optimise(str(module), 1 if size > HUGE_FUNCTION else 2)
+
+
+_count = iter(range(1 << 62))
+_lock = threading.Lock()
+
+
+@functools.cache
+def _jit() -> Any:
+    target_machine()
+    return llvm.create_lljit_compiler()
+
+
+def load_object(image: bytes) -> tuple[Any, int]:
+    """Link an object file into the process: (what keeps it alive, address of the entry)."""
+    from .kernels import addresses
+    from .threads import parallel_address
+
+    builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+    for name, address in addresses().items():
+        builder.import_symbol(name, address)
+    builder.import_symbol("wengert_parallel", parallel_address())
+    builder.export_symbol(ENTRY)
+    with _lock:
+        tracker = builder.link(_jit(), f"wengert_{next(_count)}")
+    return tracker, tracker[ENTRY]
+
+
+class Executable:
+    """A loop-level function in memory.
+
+    types: buffer types of the parameters: inputs, then `outputs` outputs.
+    """
+
+    def __init__(
+        self, image: bytes, types: Sequence[BufferType], outputs: int, arena: int
+    ) -> None:
+        self.image = image
+        self.types = tuple(types)
+        self.outputs = outputs
+        self.arena = arena
+        self._keep, address = load_object(image)
+        kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        self.entry = kind(address)
+        self._out_types = self.types[len(self.types) - outputs :]
+        self._arenas: list[Any] = []
+        self._pointers = ctypes.c_void_p * len(self.types)
+
+    @classmethod
+    def compile(cls, module: Module) -> Executable:
+        """Compile the entry of a loop-level module."""
+        main = module.main
+        types = [p.type for p in main.params if isinstance(p.type, BufferType)]
+        image = compile_object(main)
+        return cls(image, types, main.attrs["outputs"], main.attrs["arena"])
+
+    def __call__(self, inputs: Sequence[Any]) -> list[Any]:
+        """Run once on contiguous arrays of the right types; new arrays for the results.
+
+        Raises MemoryError where results or working memory do not fit, KeyboardInterrupt on
+        Ctrl-C during a long run.
+        """
+        outputs = [np.empty(t.shape, t.dtype.numpy) for t in self._out_types]
+        arrays = [*inputs, *outputs]
+        pointers = self._pointers(*[a.ctypes.data for a in arrays])
+        arena = self._take_arena()
+        cancel = ctypes.c_int32(0)
+        try:
+            self._run(arena.ctypes.data, pointers, cancel)
+        finally:
+            self._arenas.append(arena)
+        return outputs
+
+    def _run(self, arena: int, pointers: Any, cancel: Any) -> None:
+        start = (arena + ARENA_ALIGNMENT - 1) // ARENA_ALIGNMENT * ARENA_ALIGNMENT
+        self.entry(start, ctypes.addressof(pointers), ctypes.addressof(cancel))
+
+    def _take_arena(self) -> Any:
+        """Working memory that no other call uses now."""
+        try:
+            return self._arenas.pop()
+        except IndexError:
+            try:
+                return np.empty(self.arena + ARENA_ALIGNMENT, np.uint8)
+            except MemoryError:
+                raise MemoryError(
+                    f"the program needs {self.arena:,} bytes of working memory"
+                ) from None
+
+    def scalar_entry(self) -> Callable[..., float] | None:
+        """A function of Python floats for a program of float scalars with one result."""
+        floats = {F32: ctypes.c_float, F64: ctypes.c_double}
+        if self.outputs != 1 or any(t.shape or t.dtype not in floats for t in self.types):
+            return None
+        kinds = [floats[t.dtype] for t in self.types]
+        return _scalar_call(self.entry, kinds, self.arena)
+
+
+def _scalar_call(entry: Any, kinds: Sequence[Any], arena: int) -> Callable[..., float]:
+    """Direct calls through buffers of one's own, a set for each thread."""
+    local = threading.local()
+
+    def prepare() -> Any:
+        cells = (ctypes.c_double * len(kinds))()
+        base = ctypes.addressof(cells)
+        views = [k.from_address(base + 8 * i) for i, k in enumerate(kinds)]
+        pointers = (ctypes.c_void_p * len(kinds))(*[base + 8 * i for i in range(len(kinds))])
+        memory = (ctypes.c_char * (arena + ARENA_ALIGNMENT))()
+        at = (ctypes.addressof(memory) + ARENA_ALIGNMENT - 1) // ARENA_ALIGNMENT * ARENA_ALIGNMENT
+        cancel = ctypes.c_int32(0)
+        raw = (at, ctypes.addressof(pointers), ctypes.addressof(cancel))
+        local.state = (views[:-1], views[-1], raw, (cells, pointers, memory, cancel))
+        return local.state
+
+    def call(*args: float) -> float:
+        try:
+            views, out, raw, _ = local.state
+        except AttributeError:
+            views, out, raw, _ = prepare()
+        for view, arg in zip(views, args):
+            view.value = arg
+        entry(*raw)
+        return out.value  # type: ignore[no-any-return]
+
+    return call
+
+
+def llvm_text(module: Module) -> str:
+    """The optimised LLVM IR of a loop-level module."""
+    return str(_optimised(module.main))
+
+
+def assembly(module: Module) -> str:
+    """The machine code of a loop-level module, as assembly."""
+    return str(target_machine().emit_assembly(_optimised(module.main)))
+
+
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    asked = os.environ.get("WENGERT_THREADS")
+    if asked and asked.isdigit():
+        return max(1, int(asked))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
