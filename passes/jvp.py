@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..ir.builder import Builder
-from ..ir.clone import clone_op
+from ..ir.clone import clone_into, clone_op
 from ..ir.core import Block, Module, Op, Value, free_values
 from ..ir.errors import WengertError
 from ..ir.types import TensorType
+from .inline import inline_function
 from .jvp_rules import JVP, zero_if_none
 
 Env = dict[Value, Value]
@@ -46,7 +47,7 @@ class Forward:
         for op in block.ops:
             b.span = op.span
             if self.active(op):
-                CONTROL.get(op.name, _plain)(self, op, b)
+                CONTROL.get(op.name, plain)(self, op, b)
             else:
                 clone_op(b, op, self.env)
 
@@ -85,7 +86,7 @@ def _control(*names: str) -> Callable[[Control], Control]:
     return add
 
 
-def _plain(f: Forward, op: Op, b: Any) -> None:
+def plain(f: Forward, op: Op, b: Any) -> None:
     """An op with a rule of its own."""
     xs = [f.value(v) for v in op.operands]
     ts = [f.ts.get(v) for v in op.operands]
@@ -172,12 +173,8 @@ def _for(f: Forward, op: Op, b: Any) -> None:
     index, params = body.params[0], body.params[1:]
     streams = [i for i in range(carries, len(op.operands)) if op.operands[i] in f.ts]
     start = {i for i in range(carries) if op.operands[i] in f.ts}
-    stream_params = {params[i] for i in streams}
-    saved = dict(f.ts)
-    f.ts.update((p, p) for p in stream_params)
-    active = sorted(fixpoint(f, params, start, body, carries))
-    f.ts.clear()
-    f.ts.update(saved)
+    probe = Forward(f.module, f.env, f.ts | {params[i]: params[i] for i in streams})
+    active = sorted(fixpoint(probe, params, start, body, carries))
     new = {p: Value(p.type, p.name) for p in body.params}
     t_carry = {i: Value(params[i].type, f"d{params[i].name}") for i in active}
     t_stream = {i: Value(params[i].type, f"d{params[i].name}") for i in streams}
@@ -269,34 +266,23 @@ def _call(f: Forward, op: Op, b: Any) -> None:
     """A call with a derivative of its own (others are inlined before)."""
     args = [f.value(v) for v in op.operands]
     tangents = [f.tangent(v, b) for v in op.operands if is_float(v)]
-    floats = [i for i, r in enumerate(op.results) if is_float(r)]
     count = len(op.results)
-    out_ts: list[Value | None] = [None] * count
     if op.attrs["jvp"]:
-        rule = Forward(f.module, {}, {})
-        from .inline import inline_function
-
-        body = inline_function(f.module, op.attrs["jvp"], custom=True).body
-        rule.env.update(zip(body.params, [*args, *tangents], strict=True))
-        for inner_op in body.ops:
-            clone_op(b, inner_op, rule.env)
-        results = [rule.value(v) for v in body.results]
+        rule = inline_function(f.module, op.attrs["jvp"])
+        results = clone_into(b, rule.body, [*args, *tangents], {})
     elif op.attrs["fwd"]:
         forward = f.module.functions[op.attrs["fwd"]]
         types = tuple(r.type for r in forward.results)
-        both = list(b.op("call", args, fn=forward.name, types=types))
-        residuals = both[count:]
-        ct_types = tuple(op.results[i].type for i in floats)
+        both = b.op("call", args, fn=forward.name, types=types)
         out = b.op(
             "linear_call",
-            [*residuals, *tangents],
+            [*both[count:], *tangents],
             bwd=op.attrs["bwd"],
-            residuals=len(residuals),
-            types=ct_types,
+            residuals=len(both) - count,
+            types=tuple(r.type for r in op.results if is_float(r)),
         )
         results = [*both[:count], *out]
     else:
         raise NotDifferentiable("a call must be inlined before it is differentiated", op.span)
-    for i, t in zip(floats, results[count:]):
-        out_ts[i] = t
-    f.bind(op.results, results[:count], out_ts)
+    found = iter(results[count:])
+    f.bind(op.results, results[:count], [next(found) if is_float(r) else None for r in op.results])

@@ -14,9 +14,19 @@ from ..ir.builder import Builder
 from ..ir.clone import clone_block, clone_op
 from ..ir.core import Block, Op, Value, free_values
 from ..ir.types import BOOL, I32, TensorType
-from .jvp import CONTROL, Forward, NotDifferentiable, fixpoint, is_float
+from .blocked_loop import block_loop
+from .dce import dce_block
+from .inline import inline_function
+from .jvp import CONTROL, Env, Forward, NotDifferentiable, fixpoint, is_float, plain
 
-REMATERIALISED = frozenset({"const", "iota"})
+RECOMPUTE = ("carry", "sqrt")  # checkpoint policies that run the body again
+CHEAP = frozenset(
+    {
+        *("const", "iota", "neg", "abs", "sign", "not", "floor", "stop_gradient", "is_finite"),
+        *("add", "sub", "mul", "max", "min", "and", "or", "xor", "select", "convert"),
+        *("eq", "ne", "lt", "le", "gt", "ge", "broadcast", "reshape"),
+    }
+)  # costs less to run again than to keep
 
 
 class SplitBuilder(Builder):
@@ -49,32 +59,38 @@ class Linearizer(Forward):
             elif op.name in _SPLIT:
                 _SPLIT[op.name](self, op, b)
             else:
-                CONTROL.get(op.name, _plain_rule)(self, op, b)
+                CONTROL.get(op.name, plain)(self, op, b)
 
 
-def _plain_rule(f: Forward, op: Op, b: Any) -> None:
-    from .jvp import _plain
-
-    _plain(f, op, b)
-
-
-def _residuals(primal: Block, linear: Block, outer: set[Value]) -> list[Value]:
+def _residuals(primal: Block, linear: Block) -> list[Value]:
     """Values that `linear` captures from `primal` (its parameters included)."""
     inside = set(primal.params) | {r for op in primal.ops for r in op.results}
-    return [v for v in free_values(linear) if v in inside and v not in outer]
+    return [v for v in free_values(linear) if v in inside]
 
 
-def _rematerialise(primal: Block, linear: Block) -> Block:
-    """`linear` with constants of `primal` written again instead of kept as residuals."""
-    makers = {r: op for op in primal.ops if op.name in REMATERIALISED for r in op.results}
-    wanted = [v for v in free_values(linear) if v in makers]
-    if not wanted:
-        return linear
+def _rematerialise(primal: Block, linear: Block, given: set[Value]) -> Block:
+    """`linear` with cheap residuals computed from the others, and from the `given` ones, again."""
+    inside = set(primal.params) | {r for op in primal.ops for r in op.results}
+    cheap = {r for op in primal.ops if op.name in CHEAP for r in op.results}
+    residuals = _residuals(primal, linear)
+    available = given | {v for v in residuals if v not in cheap}
+    again = []
+    for op in primal.ops:
+        if op.name in CHEAP and all(v in available or v not in inside for v in op.operands):
+            available.update(op.results)
+            again.append(op)
+    wanted = available.intersection(residuals)
+    needed = dce_block(Block([], again, []), wanted).ops
+    return _after(needed, linear) if needed else linear
+
+
+def _after(ops: Sequence[Op], linear: Block) -> Block:
+    """`linear` behind copies of `ops`, whose results it uses."""
+    env: Env = {}
     out = Block(linear.params)
     b = Builder(out)
-    env: dict[Value, Value] = {}
-    for v in wanted:
-        clone_op(b, makers[v], env)
+    for op in ops:
+        clone_op(b, op, env)
     copied = clone_block(Block([], linear.ops, linear.results), env)
     out.ops += copied.ops
     out.results = copied.results
@@ -96,10 +112,10 @@ def _split_branches(f: Linearizer, op: Op, b: Any) -> None:
             inner.ts[v] if v in inner.ts else lb.const(0, inner.value(v))
             for v in (region.results[i] for i in floats)
         ]
-        linear = _rematerialise(primal, linear)
+        linear = _rematerialise(primal, linear, set())
         primals.append(primal)
         linears.append(linear)
-        residuals.append(_residuals(primal, linear, set()))
+        residuals.append(_residuals(primal, linear))
     test = f.value(op.operands[0])
     count = len(op.results)
     for k, primal in enumerate(primals):
@@ -125,12 +141,10 @@ def _zero(value: Value) -> Any:
 
 def _split_for(f: Linearizer, op: Op, b: Any) -> None:
     """A primal loop that stacks residuals, and a linear loop that streams them."""
-    policy = op.attrs["checkpoint"]
     carries, trips = op.attrs["carries"], op.attrs["trips"]
-    if policy == "sqrt" and carries and trips > 3:
-        op = blocked(op, math.isqrt(trips))
-        carries, trips = op.attrs["carries"], op.attrs["trips"]
-        policy = "carry"
+    if op.attrs["checkpoint"] == "sqrt" and carries and trips > 3:
+        _split_blocks(f, op, b, block_loop(op, math.isqrt(trips)))
+        return
     (body,) = op.regions
     params = body.params[1:]
     streams = [i for i in range(carries, len(op.operands)) if op.operands[i] in f.ts]
@@ -152,27 +166,13 @@ def _split_for(f: Linearizer, op: Op, b: Any) -> None:
         for v in (body.results[i] for i in (*active, *outputs))
     ]
     primal.results = [inner.value(v) for v in body.results]
-    linear = _rematerialise(primal, linear)
-    if policy == "carry" and carries:
-        linear = _recomputing(primal, linear)
-        kept = primal.params
-        stacked = [v for v in _residuals(Block(list(kept)), linear, set()) if v is not kept[0]]
+    if op.attrs["checkpoint"] in RECOMPUTE:
+        linear = _after(primal.ops, linear)
     else:
-        stacked = [v for v in _residuals(primal, linear, set()) if v is not primal.params[0]]
-    _emit_loops(f, op, b, primal, linear, stacked, t_params, active, streams, outputs)
-
-
-def _recomputing(primal: Block, linear: Block) -> Block:
-    """`linear` with the ops of `primal` run again in front, so that only parameters are kept."""
-    env: dict[Value, Value] = {}
-    out = Block(linear.params)
-    b = Builder(out)
-    for op in primal.ops:
-        clone_op(b, op, env)
-    copied = clone_block(Block([], linear.ops, linear.results), env)
-    out.ops += copied.ops
-    out.results = copied.results
-    return out
+        kept = [primal.params[0], *primal.params[1 + carries :], *primal.results[carries:]]
+        linear = _rematerialise(primal, linear, set(kept))
+    residuals = [v for v in _residuals(primal, linear) if v is not primal.params[0]]
+    _emit_loops(f, op, b, primal, linear, residuals, t_params, active, streams, outputs)
 
 
 def _emit_loops(
@@ -191,10 +191,11 @@ def _emit_loops(
     carries, count = op.attrs["carries"], len(op.results)
     operands = [f.value(v) for v in op.operands]
     streamed = dict(zip(primal.params[1 + carries :], operands[carries:]))
-    fresh = [v for v in residuals if v not in streamed]
+    outputs_of = primal.results[carries:]
+    fresh = [v for v in residuals if v not in streamed and v not in outputs_of]
     primal.results += fresh
     results = b.op("for", operands, [primal], **op.attrs)
-    stacks = dict(zip(fresh, results[count:])) | streamed
+    stacks = dict(zip([*outputs_of, *fresh], results[carries:])) | streamed
     index = Value(TensorType(I32), "i")
     elements = [Value(v.type, v.name) for v in residuals]
     env = dict(zip(residuals, elements)) | {primal.params[0]: index}
@@ -216,6 +217,7 @@ def _emit_loops(
         trips=op.attrs["trips"],
         carries=n,
         reverse=op.attrs["reverse"],
+        checkpoint=op.attrs["checkpoint"],
     )
     tangents: list[Value | None] = [None] * count
     for i, t in zip((*active, *outputs), out):
@@ -223,14 +225,11 @@ def _emit_loops(
     f.bind(op.results, results[:count], tangents)
 
 
-def blocked(op: Op, size: int) -> Op:
-    """A loop as a loop over blocks of `size` trips and a loop inside; leftover trips idle.
-
-    The outer loop keeps carries only, so reverse mode stores about sqrt(trips) of them.
-    """
-    from .blocked_loop import block_loop
-
-    return block_loop(op, size)
+def _split_blocks(f: Linearizer, op: Op, b: Any, blocks: Block) -> None:
+    """Split the ops that stand for `op`, and bind their results to its."""
+    f.run(blocks, b)
+    values = [f.value(v) for v in blocks.results]
+    f.bind(op.results, values, [f.ts.get(v) for v in blocks.results])
 
 
 def bounded_while(op: Op) -> Op:
@@ -275,7 +274,33 @@ def _split_while(f: Linearizer, op: Op, b: Any) -> None:
     _split_for(f, wide, b)
 
 
+def _split_call(f: Linearizer, op: Op, b: Any) -> None:
+    """A custom jvp rule is linear in its tangents: linearise it at zero ones.
+
+    So what the rule computes from its arguments is primal, in branches and loops too.
+    """
+    if not op.attrs["jvp"]:
+        CONTROL["call"](f, op, b)
+        return
+    body = inline_function(f.module, op.attrs["jvp"]).body
+    args = [f.value(v) for v in op.operands]
+    tangents = [f.ts.get(v) for v in op.operands if is_float(v)]
+    slots = body.params[len(args) :]
+    zeros = [b.const(0, p) for p in slots]
+    inner = Linearizer(
+        f.module,
+        dict(zip(body.params, [*args, *zeros], strict=True)),
+        {p: t for p, t in zip(slots, tangents, strict=True) if t is not None},
+    )
+    inner.run(body, b)
+    count = len(op.results)
+    found = iter(body.results[count:])
+    out = [inner.ts.get(next(found)) if is_float(r) else None for r in op.results]
+    f.bind(op.results, [inner.value(v) for v in body.results[:count]], out)
+
+
 _SPLIT = {
+    "call": _split_call,
     "if": _split_branches,
     "switch": _split_branches,
     "for": _split_for,

@@ -151,6 +151,7 @@ def _for(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
         trips=trips,
         carries=len(starts),
         reverse=not op.attrs["reverse"],
+        checkpoint=op.attrs["checkpoint"],
     )
     n = len(starts)
     for i, ct in zip((*range(carries), *linear_streams), (*results[:carries], *results[n:])):

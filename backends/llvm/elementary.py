@@ -161,7 +161,8 @@ def acosh(x: Num) -> Num:
     """Inverse hyperbolic cosine; NaN below 1."""
     t = x - 1.0
     small = log1p(t + (t * 2.0 + t * t).call("sqrt"))
-    return (log(x) + math.log(2)).where(x.compare(">", 1e8 if x.wide else 1e4), small)
+    out = (log(x) + math.log(2)).where(x.compare(">", 1e8 if x.wide else 1e4), small)
+    return Num(x.b, x.b.select(x.compare("<", 1.0), constant(x.value, math.nan), out.value))
 
 
 def atanh(x: Num) -> Num:
@@ -240,7 +241,9 @@ def digamma(x: Num) -> Num:
     pole = b.and_(negative, whole)
     out = reflected.where(negative, value)
     out = x.where(x.compare("==", math.inf), out)
-    return Num(b, b.select(pole, constant(x.value, math.nan), out.value))
+    out = Num(b, b.select(pole, constant(x.value, math.nan), out.value))
+    edge = -_with_sign(Num(b, constant(x.value, math.inf)), x)
+    return edge.where(x.compare("==", 0.0), out)
 
 
 def trigamma(x: Num) -> Num:
@@ -257,7 +260,9 @@ def trigamma(x: Num) -> Num:
     value = total + 1.0 / y + inv * 0.5 + series * inv / y
     s = sin((x - x.call("rint")) * math.pi)
     reflected = (math.pi * math.pi) / (s * s) - value
-    return reflected.where(negative, value)
+    out = reflected.where(negative, value)
+    top = x.compare("==", math.inf)
+    return Num(x.b, x.b.select(top, constant(x.value, 0.0), out.value))
 
 
 def rsqrt(x: Num) -> Num:

@@ -57,7 +57,9 @@ class Emitter:
     def alloca(self, type: ll.Type) -> Any:
         """A stack slot, made in the entry block."""
         with self.b.goto_entry_block():
-            return self.b.alloca(type)
+            slot = self.b.alloca(type)
+        slot.type = POINTER  # llvmlite still types what it allocates
+        return slot
 
     @contextmanager
     def loop(self, count: int, reverse: bool = False) -> Iterator[Any]:
@@ -307,6 +309,7 @@ def _dense(e: Emitter, op: Op) -> None:
     table = ll.GlobalVariable(e.module, kind, e.module.get_unique_name("dense"))
     table.linkage, table.global_constant, table.align = "internal", True, 64
     table.initializer = ll.Constant(kind, raw)
+    table.type = POINTER
     e.env[op.results[0]] = Val(table)
 
 

@@ -135,12 +135,18 @@ _by_kind("min", *_extreme("<"))
 
 
 def _floordiv_float(b: ll.IRBuilder, t: DType, x: Any, y: Any) -> Any:
-    """As NumPy: from the exact remainder, so that it agrees with mod."""
-    rest = _mod_float(b, t, x, y)
-    quotient = b.fdiv(b.fsub(x, rest), y)
-    nearest = Num(b, intrinsic(b, "rint", x.type, quotient))
+    """As NumPy: the quotient of x less its remainder, floored, nearest where rounding slipped."""
+    rest = Num(b, b.frem(x, y))
+    quotient = b.fdiv(b.fsub(x, rest.value), y)
+    opposite = b.xor(rest.compare("<", 0.0), Num(b, y).compare("<", 0.0))
+    lower = b.and_(opposite, b.fcmp_ordered("!=", rest.value, constant(x, 0.0)))
+    quotient = b.select(lower, b.fsub(quotient, constant(x, 1.0)), quotient)
+    floored = Num(b, intrinsic(b, "floor", x.type, quotient))
+    gap = b.fsub(quotient, floored.value)
+    up = b.fcmp_ordered(">", gap, constant(x, 0.5))
+    out = b.select(up, b.fadd(floored.value, constant(x, 1.0)), floored.value)
     zero = Num(b, y).compare("==", 0.0)
-    return b.select(zero, b.fdiv(x, y), nearest.value)
+    return b.select(zero, b.fdiv(x, y), out)
 
 
 def _mod_float(b: ll.IRBuilder, t: DType, x: Any, y: Any) -> Any:
