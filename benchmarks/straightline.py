@@ -23,11 +23,11 @@ def program_text(operations: int) -> str:
     rng = np.random.default_rng(0)
     lines = ["fn f(x: f32[n], y: f32[n]) -> f32[n]:", "    v0 = x + y", "    v1 = x * y"]
     for i in range(2, operations):
-        a, b = i - 1, max(0, i - int(rng.integers(2, 9)))
+        # Alternate a shrinking product and a sum, so that values stay of size 1.
         if i % 2:
-            lines.append(f"    v{i} = v{a} * {rng.uniform(0.3, 0.7):.4f} ")
+            lines.append(f"    v{i} = v{i - 1} * {rng.uniform(0.3, 0.7):.4f}")
         else:
-            lines.append(f"    v{i} = v{a} + v{b}")
+            lines.append(f"    v{i} = v{i - 1} + {'xy'[int(rng.integers(2))]}")
     return "\n".join([*lines, f"    return v{operations - 1}", ""])
 
 

@@ -75,6 +75,7 @@ class Bufferizer:
         self.uses: dict[Value, int] = {}
         self.roots: set[Value] = set()
         self.wanted: dict[Value, Value] = {}
+        self.own: set[Value] = set()  # values that ops of this block define
         self.owned: set[Value] = set()  # values whose memory this block may overwrite
 
     # Planning
@@ -98,7 +99,7 @@ class Bufferizer:
         self._count_uses(block)
         self._choose_roots(block)
         for result, buffer in zip(block.results, outputs):
-            if self._own(result, block) and result not in self.wanted:
+            if result in self.own and result not in self.wanted:
                 self.wanted[result] = buffer
         for op in block.ops:
             self.b.span = op.span
@@ -139,15 +140,11 @@ class Bufferizer:
             direct.add(buffer)
         return direct
 
-    def _own(self, v: Value, block: Block) -> bool:
-        """Whether v is computed in this block by an op that can write to a given buffer."""
-        op = self.makers.get(v)
-        return op is not None and op in block.ops if len(block.ops) < 64 else op is not None
-
     def _count_uses(self, block: Block) -> None:
         for op in block.ops:
             for r in op.results:
                 self.makers[r] = op
+                self.own.add(r)
             for v in (*op.operands, *(v for r in op.regions for v in free_values(r))):
                 self.uses[v] = self.uses.get(v, 0) + 1
         for v in block.results:

@@ -109,13 +109,43 @@ class Nest:
         if rule is not None:
             value = rule(self, op, index)
         elif OPS[op.name].elementwise:
-            operands = [self.read(x, index) for x in op.operands]
-            value = self.w.write(op.name, operands, **op.attrs)
+            for inner in self._chain(v, index):
+                self._elementwise(inner, index)
+            value = self._elementwise(op, index)
         elif op.name in REDUCTIONS:
             value = self.reduce(v, op, index)
         else:
             raise Conflict
         return self.w.remember((v, index), value)
+
+    def _elementwise(self, op: Op, index: Index) -> Value:
+        operands = [self.read(x, index) for x in op.operands]
+        value = self.w.write(op.name, operands, **op.attrs)
+        return self.w.remember((op.results[0], index), value)
+
+    def _chain(self, v: Value, index: Index) -> list[Op]:
+        """Elementwise ops that v needs at the same index, operands first, without v's own.
+
+        They are written in this order rather than by recursion: chains can be very long.
+        """
+        order: list[Op] = []
+        seen = {v}
+        stack = [(v, iter(self.host.makers[v].operands))]
+        while stack:
+            current, operands = stack[-1]
+            for x in operands:
+                op = self.host.makers.get(x)
+                if op is None or x in seen or not OPS[op.name].elementwise or op.name in INDEXED:
+                    continue
+                if x in self.members or x in self.host.place or self.w.recall((x, index)):
+                    continue
+                seen.add(x)
+                stack.append((x, iter(op.operands)))
+                break
+            else:
+                stack.pop()
+                order.append(self.host.makers[current])
+        return order[:-1]
 
     def reduce(self, v: Value, op: Op, index: Index) -> Value:
         """A reduction at one output index: a loop inside."""
