@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import ErrorGroup, WengertError
+from ..ir.pause import paused_collection
 from ..ir.span import Span, register_source
 from . import syntax
 from .errors import IndentationMistake, SyntaxMistake, UnclosedBracket
@@ -78,7 +79,8 @@ def _parse_once(text: str, path: str) -> syntax.File:
 
     check_layout(text, path)
     try:
-        return build_file(_parser().parse(text + "\n"), path)
+        with paused_collection():
+            return build_file(_parser().parse(text + "\n"), path)
     except UnexpectedInput as error:
         raise explain(error, text, path) from None
     except DedentError:

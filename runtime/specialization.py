@@ -12,6 +12,7 @@ from ..frontend import syntax
 from ..frontend.specialize import FunctionRef, Lowered, specialize
 from ..frontend.specialize import Static as StaticArg
 from ..ir.core import Module
+from ..ir.pause import paused_collection
 from ..ir.struct import Struct
 from ..ir.types import TensorType
 from .binding import Static
@@ -41,9 +42,10 @@ class Specialization:
         """The typed IR of the function for this signature, before any pass."""
         if self._lowered is None:
             args = {name: _argument(item) for name, item in self.signature}
-            self._lowered = specialize(
-                self.program.source, self.decl.name, args, real=self.program.real
-            )
+            with paused_collection():
+                self._lowered = specialize(
+                    self.program.source, self.decl.name, args, real=self.program.real
+                )
         return self._lowered
 
     def module(self, request: Request, dumps: Dumps | None = None) -> Module:
@@ -58,7 +60,8 @@ class Specialization:
             with self._lock:
                 found = self._executables.get(where)
                 if found is None:
-                    found = self._compile(*where)
+                    with paused_collection():
+                        found = self._compile(*where)
                     self._executables[where] = found
         return found
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from ...ir.core import Op, Value
 from ...ir.types import DTYPES, F64, DType
-from .emit import Emitter, rule
+from .emit import ENTRY, Emitter, rule
 from .lanes import INT32, INT64, POINTER, REGISTER, VOID
+from .nests import share_tasks
 
 BLAS = ("gemm", "trsm")
 LAPACK = ("potrf",)
@@ -45,33 +46,60 @@ def _letter(dtype: DType) -> str:
     return "d" if dtype is F64 else "s"
 
 
+SHARED_WORK = 1_000_000  # multiply-adds of a batch above which threads share it
+
+
 @rule("loop.gemm")
 def _gemm(e: Emitter, op: Op) -> None:
-    """c = a b, row-major, as BLAS's column-major c' = b' a'."""
-    a, b, c = op.operands
+    """A batch of products, shared among threads where it is large."""
     at = op.attrs
-    m, n, k = at["m"], at["n"], at["k"]
-    dtype = c.type.dtype
-    real = REGISTER[dtype]
-    flags, ld = [], []
-    for (_, row, col), (rows, cols) in (((at["sb"]), (k, n)), ((at["sa"]), (m, k))):
-        plain = col == 1 and (row != 1 or rows == 1 or cols == 1)
-        flags.append("N" if plain else "T")
-        ld.append(max(row if plain else col, cols if plain else rows, 1))
-    sizes = [_int(e, v) for v in (n, m, k)]
-    letters = [_char(e, f) for f in flags]
-    one, zero = (_slot(e, ll.Constant(real, v)) for v in (1.0, 0.0))
-    lds = [_int(e, v) for v in (*ld, at["sc"][1])]
-    function = _external(e, f"wengert_{_letter(dtype)}gemm", 13)
-    with e.loop(max(1, at["batch"])) as i:
-        pb, pa, pc = (
+    batch = at["batch"]
+    if not batch or not at["m"] or not at["n"]:
+        return
+    work = batch * at["m"] * at["n"] * at["k"]
+    if batch > 1 and work > SHARED_WORK and e.function.name == ENTRY:
+
+        def body(inner: Emitter, begin: Any, end: Any) -> None:
+            product = _Product(inner, op)
+            with inner.range(begin, end) as i:
+                product.emit(i)
+
+        share_tasks(e, list(op.operands), batch, body)
+        return
+    product = _Product(e, op)
+    with e.loop(batch) as i:
+        product.emit(i)
+
+
+class _Product:
+    """c = a b, row-major, as BLAS's column-major c' = b' a'."""
+
+    def __init__(self, e: Emitter, op: Op) -> None:
+        self.e = e
+        self.op = op
+        at = op.attrs
+        m, n, k = at["m"], at["n"], at["k"]
+        real = REGISTER[op.operands[2].type.dtype]
+        letters, lds = [], []
+        for (_, row, col), rows, cols in ((at["sb"], k, n), (at["sa"], m, k)):
+            plain = col == 1 and (row != 1 or rows == 1 or cols == 1)
+            letters.append(_char(e, "N" if plain else "T"))
+            lds.append(_int(e, max(row if plain else col, cols if plain else rows, 1)))
+        self.front = [*letters, *(_int(e, v) for v in (n, m, k))]
+        self.one, self.zero = (_slot(e, ll.Constant(real, v)) for v in (1.0, 0.0))
+        self.lds = [*lds, _int(e, at["sc"][1])]
+        name = f"wengert_{_letter(op.operands[2].type.dtype)}gemm"
+        self.function = _external(e, name, 13)
+
+    def emit(self, i: Any) -> None:
+        """Product number i of the batch."""
+        e, (a, b, c), at = self.e, self.op.operands, self.op.attrs
+        pa, pb, pc = (
             e.element(x, e.b.mul(i, e.i64(s[0])))
-            for x, s in ((b, at["sb"]), (a, at["sa"]), (c, at["sc"]))
+            for x, s in ((a, at["sa"]), (b, at["sb"]), (c, at["sc"]))
         )
-        e.b.call(
-            function,
-            [*letters, *sizes, one, pb, lds[0], pa, lds[1], zero, pc, lds[2]],
-        )
+        ldb, lda, ldc = self.lds
+        e.b.call(self.function, [*self.front, self.one, pb, ldb, pa, lda, self.zero, pc, ldc])
 
 
 @rule("loop.call")

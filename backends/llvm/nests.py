@@ -158,35 +158,45 @@ class Nest:
 
 def _parallel(e: Emitter, op: Op) -> None:
     """A nest as a function of a range of tasks, run by the thread pool."""
-    captured = free_values(op.regions[0])
+    tasks = Nest(e, op).tasks()
+
+    def body(inner: Emitter, begin: Any, end: Any) -> None:
+        Nest(inner, op).emit((begin, end))
+
+    share_tasks(e, free_values(op.regions[0]), tasks, body)
+
+
+def share_tasks(
+    e: Emitter,
+    captured: Sequence[Value],
+    tasks: int,
+    body: Callable[[Emitter, Any, Any], None],
+) -> None:
+    """Call a new function that `body` writes, for ranges of tasks, on the thread pool.
+
+    `captured` are the values of `e` that it uses.
+    """
     kinds = [e.env[v].value.type for v in captured]
     frame = ll.LiteralStructType(kinds)
-    name = e.module.get_unique_name("nest")
+    name = e.module.get_unique_name("tasks")
     function = ll.Function(e.module, ll.FunctionType(VOID, [POINTER, INT64, INT64]), name)
     function.linkage = "internal"
     inner = Emitter(e.module, function, e.register_bytes)
     for i, v in enumerate(captured):
-        slot = inner.b.gep(
-            function.args[0],
-            [ll.Constant(INT32, 0), ll.Constant(INT32, i)],
-            inbounds=True,
-            source_etype=frame,
-        )
+        slot = _field(inner, function.args[0], frame, i)
         inner.env[v] = Val(inner.b.load(slot, align=8, typ=kinds[i]))
-    nest = Nest(inner, op)
-    nest.emit((function.args[1], function.args[2]))
+    body(inner, function.args[1], function.args[2])
     inner.b.ret_void()
     memory = e.alloca(frame)
     for i, v in enumerate(captured):
-        slot = e.b.gep(
-            memory,
-            [ll.Constant(INT32, 0), ll.Constant(INT32, i)],
-            inbounds=True,
-            source_etype=frame,
-        )
-        e.b.store(e.env[v].value, slot, align=8)
+        e.b.store(e.env[v].value, _field(e, memory, frame, i), align=8)
     run = _external(e, "wengert_parallel", [POINTER, POINTER, INT64])
-    e.b.call(run, [function, memory, e.i64(nest.tasks())])
+    e.b.call(run, [function, memory, e.i64(tasks)])
+
+
+def _field(e: Emitter, base: Any, frame: ll.Type, i: int) -> Any:
+    index = [ll.Constant(INT32, 0), ll.Constant(INT32, i)]
+    return e.b.gep(base, index, inbounds=True, source_etype=frame)
 
 
 def _external(e: Emitter, name: str, kinds: Sequence[ll.Type]) -> Any:

@@ -1,0 +1,316 @@
+"""`fit`: the whole training loop of a function compiled into one function and driven."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from ..frontend import syntax
+from ..ir.struct import RecordStruct, Struct, TupleStruct, leaves
+from ..ir.types import KEY, TensorType
+from ..passes.pipeline import FRONT, run_pipeline
+from .binding import Bound, Static
+from .compiler import Dumps, Executable, compile_module
+from .errors import CallError
+from .fit import Driver, FitResult, Snapshot
+from .fit_loop import Plan, build_loop
+from .function import CompiledFunction, check_samples
+from .optimizers import Optimizer, adam
+from .requests import Request, choose_wrt, wrt_indices
+from .specialization import Specialization
+from .values import Array, Place, key_array, to_python, unflatten
+
+CAPACITY = 1024  # steps that one call of the compiled loop can run at most
+_LOOPS: WeakKeyDictionary[Specialization, dict[Any, Executable]] = WeakKeyDictionary()
+
+
+def fit(
+    function: CompiledFunction,
+    params: Mapping[str, Any],
+    *,
+    steps: int = 1000,
+    optimizer: Optimizer | None = None,
+    maximize: bool = False,
+    samples: int = 0,
+    batch_size: int | None = None,
+    rows: Sequence[str] | None = None,
+    key: Any = None,
+    resume: FitResult | None = None,
+    on_nonfinite: str = "raise",
+    tolerance: float | None = None,
+    callback: Callable[[FitResult], Any] | None = None,
+    progress: bool = True,
+    data: Mapping[str, Any] | None = None,
+    **more_data: Any,
+) -> FitResult:
+    """Minimise a function with one float scalar result over some of its parameters.
+
+    params: start values by parameter name; their float tensors are optimised.
+    data, more_data: the function's other arguments by name; `data` is for names that `fit`
+        itself uses. Parameters of type key that are not given get a fresh key every step.
+    optimizer: `adam(1e-3)` by default.
+    samples: average value and gradient over that many splits of the step's key.
+    batch_size: take a minibatch of that many rows every step, from a fresh shuffle every
+        epoch; the rows that do not fill a last minibatch wait for another epoch. `rows` names
+        the arguments that are split along their first axis: all data arrays by default.
+    key: the root of all randomness, `wg.key(0)` by default.
+    resume: a result to go on from, to `steps` steps in all, exactly as if never stopped;
+        params then only says which parameters are meant. Pass the same data and options.
+    on_nonfinite: for a loss that is NaN or infinite: "raise" NonFiniteLoss, "stop" with the
+        last good parameters, or "ignore".
+    tolerance: stop where the mean loss of 100 steps differs by no more than this (relative to
+        losses above 1) from that of the 100 before.
+    callback: called with a partial result now and then; a true return value stops the run.
+    progress: show progress on a terminal after the first second.
+
+    Ctrl-C ends the run with what there is: the result says `interrupted`. Raises CallError
+    and ArgumentError for the call, NonFiniteLoss as said.
+    """
+    _check_options(function, params, steps, on_nonfinite, batch_size)
+    if resume is not None:
+        params = {name: resume.params.get(name, value) for name, value in params.items()}
+    job = _prepare(
+        function,
+        params,
+        {**(data or {}), **more_data},
+        _Options(
+            optimizer or adam(), maximize, check_samples(samples), batch_size or 0, rows
+        ),
+    )
+    root = resume.key if resume is not None else _packed(key)
+    state = _state(job, resume)
+    began = time.perf_counter()
+    executable = job.compile()
+    driver = Driver(
+        executable.run,
+        root,
+        [job.arrays[i] for i in job.plan.fixed(len(job.arrays))],
+        len(job.plan.trained),
+        CAPACITY,
+        Snapshot(resume.steps if resume else 0, (*(job.arrays[i] for i in job.plan.trained), *state)),
+        job.result_maker(resume, root),
+        on_nonfinite,
+        tolerance,
+        callback,
+    )
+    driver.advance(driver.now, 0)  # whatever the backend compiles at the first call
+    job.compiled_at = time.perf_counter()
+    job.compile_seconds = job.compiled_at - began
+    return driver.run(steps, progress)
+
+
+@dataclass(frozen=True)
+class _Options:
+    optimizer: Optimizer
+    maximize: bool
+    samples: int
+    batch: int
+    rows: Sequence[str] | None
+
+
+@dataclass
+class _Job:
+    """A fit ready to compile: the specialised function, the plan, the arguments."""
+
+    special: Specialization
+    request: Request
+    plan: Plan
+    arrays: tuple[Array, ...]
+    names: tuple[str, ...]
+    compiled_at: float = 0.0
+    compile_seconds: float = 0.0
+
+    def compile(self) -> Executable:
+        """The compiled loop, made once for each specialisation and plan."""
+        program = self.special.program
+        cache = _LOOPS.setdefault(self.special, {})
+        where = (self.request, self.plan, program.backend)
+        if where not in cache:
+            loop = build_loop(self.special.module(self.request), self.plan)
+            loop = run_pipeline(loop, FRONT)
+            cache[where] = compile_module(loop, program.backend, Dumps(), program.threads)
+        return cache[where]
+
+    def result_maker(
+        self, resume: FitResult | None, root: int
+    ) -> Callable[[Snapshot, Array, str], FitResult]:
+        """See Driver.result."""
+
+        def make(snapshot: Snapshot, losses: Array, stopped: str) -> FitResult:
+            count = len(self.plan.trained)
+            flat: list[Any] = list(self.arrays)
+            for position, value in zip(self.plan.trained, snapshot.arrays):
+                flat[position] = np.asarray(value)
+            spent = time.perf_counter() - self.compiled_at
+            compiling = self.compile_seconds
+            if resume is not None:
+                losses = np.concatenate([resume.losses, losses])
+                spent, compiling = spent + resume.seconds, compiling + resume.compile_seconds
+            return FitResult(
+                self._named(flat),
+                losses,
+                snapshot.step,
+                spent,
+                compiling,
+                stopped,
+                [np.asarray(s) for s in snapshot.arrays[count:]],
+                root,
+            )
+
+        return make
+
+    def _named(self, flat: Sequence[Any]) -> dict[str, Any]:
+        """The parameters by name, in the order they were given."""
+        found, position = {}, 0
+        for name, struct in self.special.lowered.params:
+            size = len(leaves(struct))
+            part = iter(flat[position : position + size])
+            found[name] = (struct, part)
+            position += size
+        return {n: unflatten(*found[n], to_python) for n in self.names}
+
+
+def _check_options(
+    function: Any, params: Any, steps: Any, on_nonfinite: str, batch_size: Any
+) -> None:
+    if not isinstance(function, CompiledFunction):
+        raise CallError("fit takes a function of a program", found=repr(function))
+    if not isinstance(params, Mapping) or not params:
+        raise CallError(
+            "fit takes the start values as a dict by parameter name",
+            expected=f"{{'{function.decl.parameters[0].name}': ...}}"
+            if function.decl.parameters
+            else None,
+            found=type(params).__name__,
+        )
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 0 <= steps < 2**31:
+        raise CallError("steps is a count", expected="a whole number below 2^31", found=repr(steps))
+    if on_nonfinite not in ("raise", "stop", "ignore"):
+        raise CallError(
+            "on_nonfinite is unknown", expected="raise, stop or ignore", found=repr(on_nonfinite)
+        )
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise CallError("batch_size is a count of rows", found=repr(batch_size))
+
+
+def _prepare(
+    function: CompiledFunction, params: Mapping[str, Any], data: dict[str, Any], options: _Options
+) -> _Job:
+    both = [name for name in params if name in data]
+    if both:
+        raise CallError(f"'{both[0]}' is given both as a parameter to fit and as data")
+    given = {**data, **params}
+    fresh = [p.name for p in function.decl.parameters if _is_key(p) and p.name not in given]
+    given |= {name: np.zeros(2, np.uint32) for name in fresh}
+    bound = function._bound((), given)
+    rows = _row_names(bound, options, [*params, *fresh]) if options.batch else []
+    total = _total(bound, rows, options.batch) if options.batch else 0
+    special = function._specialize(_narrow(bound, rows, options.batch) if rows else bound)
+    lowered = special.lowered
+    names, _ = choose_wrt(function.__name__, lowered.params, tuple(params))
+    owners = [(n, t) for n, struct in lowered.params for _, t in leaves(struct)]
+    plan = Plan(
+        trained=tuple(wrt_indices(lowered.params, names)),
+        keys=tuple(i for i, (n, t) in enumerate(owners) if n in fresh and t.dtype is KEY),
+        rows=tuple(i for i, (n, _) in enumerate(owners) if n in rows),
+        total=total,
+        batch=options.batch,
+        optimizer=options.optimizer,
+        maximize=options.maximize,
+        capacity=CAPACITY,
+    )
+    request = Request("value_and_grad", names, options.samples)
+    return _Job(special, request, plan, bound.arrays, names)
+
+
+def _is_key(parameter: syntax.Parameter) -> bool:
+    note = parameter.annotation
+    return isinstance(note, syntax.NamedType) and note.name == "key"
+
+
+def _packed(key: Any) -> int:
+    """The root key as one number."""
+    if key is None:
+        return 0
+    array = key_array(key, Place("key", None))
+    if array.shape:
+        raise CallError("fit takes one key", found=f"an array of {array.shape}")
+    return int(array)
+
+
+def _state(job: _Job, resume: FitResult | None) -> list[Array]:
+    """The optimiser's state to start from."""
+    trained = [TensorType(_dtype(job, i), job.arrays[i].shape) for i in job.plan.trained]
+    types = job.plan.optimizer.state(trained)
+    if resume is None:
+        return [np.zeros(t.shape, t.dtype.numpy) for t in types]
+    found = [(s.shape, s.dtype) for s in resume.state]
+    if found != [(t.shape, t.dtype.numpy) for t in types]:
+        raise CallError(
+            "the result to resume comes from other parameters or another optimizer",
+            expected=", ".join(map(str, types)) or "no state",
+            found=", ".join(f"{d}{list(s)}" for s, d in found) or "no state",
+        )
+    return list(resume.state)
+
+
+def _dtype(job: _Job, position: int) -> Any:
+    type = job.special.lowered.module.main.params[position].type
+    assert isinstance(type, TensorType)
+    return type.dtype
+
+
+def _row_names(bound: Bound, options: _Options, others: Sequence[str]) -> list[str]:
+    """The arguments that minibatches are drawn from."""
+    structs = {n: s for n, s in bound.signature if not isinstance(s, Static)}
+    if options.rows is not None:
+        wrong = [n for n in options.rows if n not in structs or n in others]
+        if wrong:
+            raise CallError(f"rows names '{wrong[0]}', which is no data argument")
+        return list(options.rows)
+    data = {n: s for n, s in structs.items() if n not in others}
+    return [n for n, s in data.items() if leaves(s) and all(t.shape for _, t in leaves(s))]
+
+
+def _total(bound: Bound, rows: Sequence[str], batch: int) -> int:
+    """The number of rows that the arguments `rows` have in common."""
+    lengths = {
+        path: type.shape[0] if type.shape else 0
+        for n, s in bound.signature
+        if n in rows and not isinstance(s, Static)
+        for path, type in leaves(s, n)
+    }
+    if len(set(lengths.values())) != 1:
+        raise CallError(
+            "minibatches need data arrays with one length of the first axis",
+            found=", ".join(f"{p}: {n}" for p, n in lengths.items()) or "no data array",
+            hint='name those to split: rows=["x", "y"]',
+        )
+    total = next(iter(lengths.values()))
+    if batch > total:
+        raise CallError(f"batch_size {batch} is more than the {total} rows of data")
+    return total
+
+
+def _narrow(bound: Bound, rows: Sequence[str], batch: int) -> Bound:
+    """The signature of one minibatch."""
+    items = tuple(
+        (n, _with_rows(s, batch) if n in rows and not isinstance(s, Static) else s)
+        for n, s in bound.signature
+    )
+    return replace(bound, signature=items)
+
+
+def _with_rows(struct: Struct, batch: int) -> Struct:
+    match struct:
+        case TensorType(dtype, shape):
+            return TensorType(dtype, (batch, *shape[1:]))
+        case TupleStruct(items):
+            return TupleStruct(tuple(_with_rows(s, batch) for s in items))
+        case RecordStruct(name, fields):
+            return RecordStruct(name, tuple((k, _with_rows(s, batch)) for k, s in fields))
