@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..ir.core import Block, Value
+from ..ir.core import Block, Function, Value
 from ..ir.span import Span
 from ..ir.types import TensorType
 from . import syntax as s
@@ -15,30 +15,52 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-def rules_of(
+def reserve_rules(
+    session: Session, decl: s.FunctionDecl, module: SourceModule
+) -> dict[str, str]:
+    """Fresh IR names for the rules of `decl`: `jvp`, or `fwd` and `bwd`."""
+    names = {}
+    for kind, f in _rules(decl, module).items():
+        names[kind] = session.module.fresh_name(f"{f.decl.name}_rule")
+        session.module.functions[names[kind]] = Function(names[kind], Block())
+    return names
+
+
+def lower_rules(
     session: Session,
     decl: s.FunctionDecl,
     module: SourceModule,
     bound: dict[str, Staged],
+    names: dict[str, str],
     span: Span,
-) -> dict[str, str]:
-    """The `jvp`, or `fwd` and `bwd`, attributes of a call of `decl` at these arguments.
+) -> None:
+    """Lower the rules of `decl` at these arguments under the reserved names.
 
     `@jvp(rule)`: rule(arguments..., tangents...) -> (value, tangent of the value), with a
     tangent for every float argument. `@vjp(forward, backward)`: forward(arguments...) ->
     (value, residuals); backward(residuals, cotangent) -> a tuple of cotangents, one for every
     float argument.
     """
+    rules = _rules(decl, module)
+    if "jvp" in rules:
+        blocks = {"jvp": _jvp_rule(session, rules["jvp"], bound, span)}
+    else:
+        forward, backward = _vjp_rules(session, rules["fwd"], rules["bwd"], bound, span)
+        blocks = {"fwd": forward, "bwd": backward}
+    for kind, block in blocks.items():
+        session.module.functions[names[kind]] = Function(names[kind], block, span)
+
+
+def _rules(decl: s.FunctionDecl, module: SourceModule) -> dict[str, UserFunction]:
+    """The functions that the decorator names, by kind."""
     decorator = decl.decorators[0]
     assert isinstance(decorator.function, s.Name)
+    kinds = ("jvp",) if decorator.function.name == "jvp" else ("fwd", "bwd")
     functions = [_function(module, a.value) for a in decorator.arguments]
-    if decorator.function.name == "jvp":
-        if len(functions) != 1:
-            raise TypeMistake("@jvp takes one function", decorator.span)
-        return {"jvp": _jvp_rule(session, functions[0], bound, span)}
-    if len(functions) != 2:
-        raise TypeMistake("@vjp takes two functions", decorator.span)
-    return _vjp_rules(session, functions[0], functions[1], bound, span)
+    if len(functions) != len(kinds):
+        need = "one function" if len(kinds) == 1 else "two functions"
+        raise TypeMistake(f"@{decorator.function.name} takes {need}", decorator.span)
+    return dict(zip(kinds, functions))
 
 
 def _function(module: SourceModule, expr: s.Expr) -> UserFunction:
@@ -67,31 +89,35 @@ def _lower(
     return block, result
 
 
-def _add(session: Session, stem: str, block: Block, span: Span) -> str:
-    from ..ir.core import Function
-
-    name = session.module.fresh_name(stem)
-    session.module.add(Function(name, block, span))
-    return name
-
-
 def _is_float(value: Staged) -> bool:
     return any(t.type.dtype.is_float for t in tensors(value))
 
 
-def _jvp_rule(session: Session, f: UserFunction, bound: dict[str, Staged], span: Span) -> str:
+def _jvp_rule(session: Session, f: UserFunction, bound: dict[str, Staged], span: Span) -> Block:
     args = list(bound.values())
     block, result = _lower(session, f, [*args, *(a for a in args if _is_float(a))], span)
     if not isinstance(result, Tuple) or len(result.items) != 2:
         raise TypeMistake(
             "a jvp rule returns (value, tangent)", f.decl.span, found=describe(result)
         )
-    return _add(session, f"{f.decl.name}_rule", block, span)
+    value, tangent = (_float_types(x) for x in result.items)
+    if tangent != value:
+        raise TypeMistake(
+            "the tangent that a jvp rule returns must be like its value",
+            f.decl.span,
+            expected=_types(value),
+            found=_types(tangent),
+        )
+    return block
 
 
 def _vjp_rules(
-    session: Session, forward: UserFunction, backward: UserFunction, bound: dict[str, Staged], span: Span
-) -> dict[str, str]:
+    session: Session,
+    forward: UserFunction,
+    backward: UserFunction,
+    bound: dict[str, Staged],
+    span: Span,
+) -> tuple[Block, Block]:
     args = list(bound.values())
     block, result = _lower(session, forward, args, span)
     if not isinstance(result, Tuple) or len(result.items) != 2:
@@ -100,7 +126,7 @@ def _vjp_rules(
         )
     value, residuals = result.items
     back, cotangents = _lower(session, backward, [residuals, value], span)
-    wanted = [t.type for a in args for t in tensors(a) if t.type.dtype.is_float]
+    wanted = [t for a in args for t in _float_types(a)]
     found = [t.type for t in tensors(cotangents)]
     if found != wanted:
         raise TypeMistake(
@@ -109,8 +135,11 @@ def _vjp_rules(
             expected=_types(wanted),
             found=_types(found),
         )
-    fwd = _add(session, f"{forward.decl.name}_rule", block, span)
-    return {"fwd": fwd, "bwd": _add(session, f"{backward.decl.name}_rule", back, span)}
+    return block, back
+
+
+def _float_types(value: Staged) -> list[TensorType]:
+    return [t.type for t in tensors(value) if t.type.dtype.is_float]
 
 
 def _types(types: list[TensorType]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..ir.errors import ErrorGroup, WengertError
-from ..ir.span import Span
+from ..ir.span import Span, register_source
 from . import syntax
 from .errors import DuplicateName, ImportMistake, SourceError
 from .parse import parse
@@ -64,6 +64,12 @@ def compile_text(text: str, path: str = "<text>") -> Program:
     if loader.errors:
         raise loader.errors[0] if len(loader.errors) == 1 else ErrorGroup(loader.errors)
     return Program(main, loader.sources)
+
+
+def register_sources(program: Program) -> None:
+    """Make the texts of a program known to error messages, after it came from a cache."""
+    for path, text in program.sources.items():
+        register_source(path, text)
 
 
 def read_source(path: Path, span: Span | None) -> str:

@@ -46,6 +46,7 @@ class Session:
         self.real = real
         self.module = Module()
         self.cache: dict[Any, tuple[str, Staged]] = {}
+        self.rules: dict[Any, dict[str, str]] = {}  # names of custom derivative rules
         self.stack: list[tuple[Any, str]] = []
         self.constants: dict[tuple[str, str], Staged] = {}
 
@@ -87,9 +88,10 @@ class Session:
         keys = tuple(key_of(v) for v in bound.values())
         if None in keys:  # a closure among the arguments: its code is part of the call
             return self.inline(low, decl, module, bound, span)
-        name, result = self.specialised(decl, module, bound, (module.path, decl.name, keys), span)
+        key = (module.path, decl.name, keys)
+        name, result = self.specialised(decl, module, bound, key, span)
         operands = [t.value for v in bound.values() for t in tensors(v)]
-        rules = self.custom_rules(decl, module, bound, span)
+        rules = self.custom_rules(decl, module, bound, key, span)
         types = tuple(t.type for t in tensors(result))
         out = low.b.op("call", operands, fn=name, types=types, **rules)
         return rebuild(result, iter(out))
@@ -313,12 +315,25 @@ class Session:
         return name, captured, result
 
     def custom_rules(
-        self, decl: s.FunctionDecl, module: SourceModule, bound: dict[str, Staged], span: Span
+        self,
+        decl: s.FunctionDecl,
+        module: SourceModule,
+        bound: dict[str, Staged],
+        key: Any,
+        span: Span,
     ) -> dict[str, str]:
-        """The attributes of a call of a function with `@jvp` or `@vjp`."""
-        from .custom_rules import rules_of
+        """The attributes of a call of a function with `@jvp` or `@vjp`.
 
-        return rules_of(self, decl, module, bound, span) if decl.decorators else {}
+        A rule may call the function itself: its name stands before its body is lowered.
+        """
+        from .custom_rules import lower_rules, reserve_rules
+
+        if not decl.decorators:
+            return {}
+        if key not in self.rules:
+            self.rules[key] = reserve_rules(self, decl, module)
+            lower_rules(self, decl, module, bound, self.rules[key], span)
+        return self.rules[key]
 
     def make_record(
         self,

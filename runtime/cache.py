@@ -1,10 +1,21 @@
-"""Compiled code kept on disk between runs."""
+"""Compiled code and parsed programs kept on disk between runs, by the hash of what made them.
+
+The key of a compiled function covers the program's texts, the signature, what was asked of
+it, the processor, and every file of the compiler, so that nothing stale is ever used.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import hashlib
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..passes.pipeline import LOOPS, run_pipeline
+from ..frontend import program as front
+from ..ir.core import Module
+from . import store
+from .binding import Static
 from .compiler import Executable
 from .requests import Request
 
@@ -12,10 +23,79 @@ if TYPE_CHECKING:
     from .specialization import Specialization
 
 
+@functools.cache
+def compiler_fingerprint() -> str:
+    """A hash of the size and time of every file of the compiler."""
+    home = Path(__file__).resolve().parent.parent
+    folders = [home / n for n in ("frontend", "ir", "passes", "backends", "runtime", "stdlib")]
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in (".py", ".lark", ".wg"):
+                status = path.stat()
+                digest.update(f"{path}:{status.st_size}:{status.st_mtime_ns};".encode())
+    return digest.hexdigest()
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def load_program(path: str) -> front.Program:
+    """`frontend.program.load`, from the cache where no source has changed."""
+    text = front.read_source(Path(path), None)
+    key = "program-" + _digest(path, text, compiler_fingerprint())
+    body = store.read(key)
+    if body is not None:
+        program: front.Program = pickle.loads(body)
+        if all(_unchanged(p, t) for p, t in program.sources.items() if p != path):
+            front.register_sources(program)
+            return program
+    program = front.compile_text(text, path)
+    store.write(key, pickle.dumps(program))
+    return program
+
+
+def _unchanged(path: str, text: str) -> bool:
+    if path.startswith("<stdlib>"):
+        return True  # covered by the compiler's fingerprint
+    try:
+        return Path(path).read_text("utf-8") == text
+    except OSError:
+        return False
+
+
+def _key(special: Specialization, request: Request) -> str | None:
+    """The cache key of a request; None where an argument is a function of another program."""
+    from ..backends.llvm.executable import host_name
+
+    parts = []
+    for name, item in special.signature:
+        if isinstance(item, Static) and not isinstance(item.value, int | float | bool | str):
+            return None
+        parts.append(f"{name}={item!r}")
+    sources = sorted(special.program.source.sources.items())
+    return "code-" + _digest(
+        sources, special.decl.name, parts, special.program.real, request,
+        host_name(), compiler_fingerprint(),
+    )  # fmt: skip
+
+
 def cached_llvm(special: Specialization, request: Request) -> Executable:
-    """The LLVM executable for `request`."""
+    """The LLVM executable for `request`, from the cache or compiled and stored there."""
+    from ..backends.llvm.executable import Executable as Code
+    from ..passes.pipeline import LOOPS, run_pipeline
     from .llvm import LlvmRunner
 
-    return LlvmRunner.compile(
-        run_pipeline(special.module(request), LOOPS), special.program.threads
-    )
+    def loops() -> Module:
+        return run_pipeline(special.module(request), LOOPS)
+
+    key = _key(special, request)
+    body = store.read(key) if key else None
+    if body is not None:
+        return LlvmRunner(Code.from_bytes(body), loops)
+    module = loops()
+    code = Code.compile(module)
+    if key:
+        store.write(key, code.to_bytes())
+    return LlvmRunner(code, lambda: module)

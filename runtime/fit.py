@@ -239,7 +239,9 @@ class Driver:
         bad = np.flatnonzero(~np.isfinite(losses))
         if bad.size:
             step, value = self.now.step + int(bad[0]), float(losses[bad[0]])
-        elif final and not all(np.isfinite(np.asarray(a)).all() for a in after.arrays[: self.trained]):
+        elif final and not all(
+            np.isfinite(np.asarray(a)).all() for a in after.arrays[: self.trained]
+        ):
             step, value = after.step, math.inf if not len(losses) else float(losses[-1])
         else:
             return

@@ -179,4 +179,3 @@ class _Loop:
         start = b.mul(within, b.const(self.plan.batch, step))
         rows = b.dynamic_slice(order, start, sizes=(self.plan.batch,))
         return {i: b.gather(self.data[i], rows, axis=0, batch=0) for i in self.plan.rows}
-

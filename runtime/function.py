@@ -81,7 +81,7 @@ class CompiledFunction:
         samples: average value and gradient over that many splits of the function's key.
         """
         special, bound = self._bind(args, kwargs)
-        names, single = choose_wrt(self.__name__, special.lowered.params, wrt)
+        names, single = choose_wrt(self.__name__, special.params, wrt)
         request = Request("value_and_grad", names, check_samples(samples))
         value, *grads = special.run(request, bound.arrays)
         return to_python(value), self._structured(special, names, single, grads)
@@ -89,7 +89,7 @@ class CompiledFunction:
     def grad(self, *args: Any, wrt: Wrt = None, samples: int = 0, **kwargs: Any) -> Any:
         """The gradient alone; see `value_and_grad`."""
         special, bound = self._bind(args, kwargs)
-        names, single = choose_wrt(self.__name__, special.lowered.params, wrt)
+        names, single = choose_wrt(self.__name__, special.params, wrt)
         request = Request("grad", names, check_samples(samples))
         return self._structured(special, names, single, special.run(request, bound.arrays))
 
@@ -101,7 +101,7 @@ class CompiledFunction:
             place of what is not a float.
         """
         special, bound = self._bind(primals, {})
-        names, single = choose_wrt(self.__name__, special.lowered.params, wrt)
+        names, single = choose_wrt(self.__name__, special.params, wrt)
         given = (tangents,) if single else tuple(tangents)
         if len(given) != len(names):
             raise CallError(f"jvp by {', '.join(names)} takes {len(names)} tangents, not {len(given)}")
@@ -115,7 +115,7 @@ class CompiledFunction:
     def vjp(self, *args: Any, wrt: Wrt = None, **kwargs: Any) -> tuple[Any, Callable[[Any], Any]]:
         """(value, pullback): the pullback takes a cotangent like the value to those of `wrt`."""
         special, bound = self._bind(args, kwargs)
-        names, single = choose_wrt(self.__name__, special.lowered.params, wrt)
+        names, single = choose_wrt(self.__name__, special.params, wrt)
         value = special.run(Request(), bound.arrays)
 
         def pullback(cotangent: Any) -> Any:
@@ -131,11 +131,11 @@ class CompiledFunction:
         For a parameter of several tensors: the square matrix over all their elements in order.
         """
         special, bound = self._bind(args, kwargs)
-        names, single = choose_wrt(self.__name__, special.lowered.params, wrt)
+        names, single = choose_wrt(self.__name__, special.params, wrt)
         if not single:
             raise CallError("hessian takes one parameter as wrt", found=repr(wrt))
         rows = special.run(Request("hessian", names), bound.arrays)
-        struct = dict(special.lowered.params)[names[0]]
+        struct = dict(special.params)[names[0]]
         rows = [np.asarray(r) if not isinstance(r, np.ndarray) else r for r in rows]
         if isinstance(struct, TensorType):
             return to_python(rows[0].reshape(struct.shape * 2))
@@ -208,7 +208,7 @@ class CompiledFunction:
             special = self._last
         if derivative == "call":
             return special, Request(samples=samples)
-        names, _ = choose_wrt(self.__name__, special.lowered.params, wrt)
+        names, _ = choose_wrt(self.__name__, special.params, wrt)
         return special, Request(derivative, names, samples)
 
     def _option(self, kwargs: dict[str, Any], name: str, default: Any) -> Any:
@@ -235,13 +235,13 @@ class CompiledFunction:
     def _structured(
         self, special: Specialization, names: Sequence[str], single: bool, arrays: Sequence[Any]
     ) -> Any:
-        structs = dict(special.lowered.params)
+        structs = dict(special.params)
         flat = iter(arrays)
         parts = tuple(_take_floats(structs[n], flat) for n in names)
         return parts[0] if single else parts
 
     def _tangent(self, special: Specialization, name: str, value: Any, what: str) -> list[Any]:
-        struct = dict(special.lowered.params)[name]
+        struct = dict(special.params)[name]
         return match_floats(self.program.plain_converter(), struct, value, f"{what} of {name}")
 
     def _cotangent(self, special: Specialization, value: Any) -> list[Any]:

@@ -71,7 +71,7 @@ def _differentiable(special: Specialization) -> Any:
     cached = getattr(special, "_jax", None)
     if cached is not None:
         return cached
-    params = special.lowered.params
+    params = special.params
     wrt = tuple(name for name, s in params if float_leaves(s))
     primal = lower(special.module(Request()))
     call = jax.custom_jvp(primal)

@@ -150,9 +150,7 @@ class Adam(Optimizer):
         moves = []
         for m, v in zip(means, squares):
             spread = b.sqrt(b.mul(v, _like(b, second, v)))
-            moves.append(
-                b.div(b.mul(m, _like(b, first, m)), b.add(spread, b.const(self.eps, v)))
-            )
+            moves.append(b.div(b.mul(m, _like(b, first, m)), b.add(spread, b.const(self.eps, v))))
         return _decayed(b, moves, params, self.weight_decay), [*means, *squares]
 
 
@@ -180,9 +178,7 @@ class RmsProp(Optimizer):
     ) -> tuple[Values, Values]:
         """See Optimizer."""
         squares = [_blend(b, v, b.mul(g, g), self.decay) for v, g in zip(state, grads)]
-        moves = [
-            b.div(g, b.sqrt(b.add(v, b.const(self.eps, v)))) for g, v in zip(grads, squares)
-        ]
+        moves = [b.div(g, b.sqrt(b.add(v, b.const(self.eps, v)))) for g, v in zip(grads, squares)]
         return moves, squares
 
 

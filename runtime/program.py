@@ -9,6 +9,7 @@ from typing import Any
 from ..frontend import program as front
 from ..frontend import syntax
 from ..ir.types import F32, F64, DType
+from .cache import load_program
 from .compiler import BACKENDS
 from .errors import BackendError, CallError
 from .function import CompiledFunction
@@ -96,7 +97,7 @@ def load(path: str | os.PathLike[str], **options: Any) -> Program:
     Options: `backend`, `real`, `threads` of `Program`. Raises WengertError subclasses with
     the place of each mistake; several at once as an ErrorGroup.
     """
-    return Program(front.load(os.fspath(path)), **options)
+    return Program(load_program(os.fspath(path)), **options)
 
 
 def compile(text: str, path: str = "<text>", **options: Any) -> Program:

@@ -139,9 +139,7 @@ def cosine_decay(peak: float, steps: int, end: float = 0.0) -> Schedule:
     return CosineDecay(float(peak), int(steps), float(end))
 
 
-def exponential_decay(
-    start: float, factor: float, steps: int, staircase: bool = False
-) -> Schedule:
+def exponential_decay(start: float, factor: float, steps: int, staircase: bool = False) -> Schedule:
     """`start`, times `factor` every `steps` steps: smoothly, or in stairs."""
     _positive("steps", steps)
     _positive("factor", factor)

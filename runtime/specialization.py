@@ -38,6 +38,11 @@ class Specialization:
         self._lock = threading.Lock()
 
     @property
+    def params(self) -> tuple[tuple[str, Struct], ...]:
+        """The run-time parameters of the signature."""
+        return tuple((n, s) for n, s in self.signature if not isinstance(s, Static))
+
+    @property
     def lowered(self) -> Lowered:
         """The typed IR of the function for this signature, before any pass."""
         if self._lowered is None:
@@ -79,7 +84,7 @@ class Specialization:
     def scalar_entry(self, count: int) -> Callable[..., Any] | None:
         """A direct entry for `count` Python floats and one float result, if the backend has one."""
         result = self.lowered.result
-        types = [s for _, s in self.lowered.params]
+        types = [s for _, s in self.params]
         scalars = all(isinstance(t, TensorType) and not t.shape and t.dtype.is_float for t in types)
         if len(types) != count or not scalars or not isinstance(result, TensorType) or result.shape:
             return None

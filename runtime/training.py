@@ -78,9 +78,7 @@ def fit(
         function,
         params,
         {**(data or {}), **more_data},
-        _Options(
-            optimizer or adam(), maximize, check_samples(samples), batch_size or 0, rows
-        ),
+        _Options(optimizer or adam(), maximize, check_samples(samples), batch_size or 0, rows),
     )
     root = resume.key if resume is not None else _packed(key)
     state = _state(job, resume)
@@ -92,7 +90,9 @@ def fit(
         [job.arrays[i] for i in job.plan.fixed(len(job.arrays))],
         len(job.plan.trained),
         CAPACITY,
-        Snapshot(resume.steps if resume else 0, (*(job.arrays[i] for i in job.plan.trained), *state)),
+        Snapshot(
+            resume.steps if resume else 0, (*(job.arrays[i] for i in job.plan.trained), *state)
+        ),
         job.result_maker(resume, root),
         on_nonfinite,
         tolerance,

@@ -268,3 +268,25 @@ def describe(value: Any) -> str:
         return f"a {type(value).__name__} of {len(value)} items"
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+def match_any(struct: Struct, value: Any, path: str, out: list[Any]) -> None:
+    """Append the arrays of a value that must have structure `struct`, or raise ArgumentError."""
+    place = Place(path, None)
+    match struct:
+        case TensorType(dtype, shape):
+            Converter({}, F32)._tensor(value, dtype, place, out)
+            if out[-1].shape != shape:
+                found = TensorType(dtype, out[-1].shape)
+                raise place.fail("has another shape", str(struct), str(found))
+        case TupleStruct(items):
+            if not isinstance(value, tuple | list) or len(value) != len(items):
+                raise place.fail("does not fit", f"{len(items)} items", describe(value))
+            for i, (s, v) in enumerate(zip(items, value)):
+                match_any(s, v, f"{path}[{i}]", out)
+        case RecordStruct(_, fields):
+            given = as_fields(value)
+            if given is None or set(given) != {k for k, _ in fields}:
+                raise place.fail("does not fit", ", ".join(k for k, _ in fields), describe(value))
+            for k, s in fields:
+                match_any(s, given[k], f"{path}.{k}", out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -13,10 +14,11 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from ...ir.core import Function, Module
-from ...ir.types import F32, F64, BufferType
+from ...ir.types import DTYPES, F32, F64, BufferType
 from .emit import ENTRY, emit_module
 
 ARENA_ALIGNMENT = 64
+KERNEL_MARKS = (b"gemm", b"trsm", b"potrf", b"wengert_sort")
 HUGE_FUNCTION = 4000  # ops above which LLVM optimises less
 
 
@@ -89,9 +91,11 @@ def load_object(image: bytes) -> tuple[Any, int]:
     from .threads import parallel_address
 
     builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
-    for name, address in addresses().items():
-        builder.import_symbol(name, address)
-    builder.import_symbol("wengert_parallel", parallel_address())
+    if any(name in image for name in KERNEL_MARKS):  # SciPy is slow to import
+        for name, address in addresses().items():
+            builder.import_symbol(name, address)
+    if b"wengert_parallel" in image:
+        builder.import_symbol("wengert_parallel", parallel_address())
     builder.export_symbol(ENTRY)
     with _lock:
         tracker = builder.link(_jit(), f"wengert_{next(_count)}")
@@ -125,6 +129,20 @@ class Executable:
         types = [p.type for p in main.params if isinstance(p.type, BufferType)]
         image = compile_object(main)
         return cls(image, types, main.attrs["outputs"], main.attrs["arena"])
+
+    def to_bytes(self) -> bytes:
+        """The code and what is needed to call it, for a file."""
+        types = [[t.dtype.name, *t.shape] for t in self.types]
+        head = json.dumps({"types": types, "outputs": self.outputs, "arena": self.arena})
+        return head.encode() + b"\n" + self.image
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Executable:
+        """What `to_bytes` wrote."""
+        head, _, image = data.partition(b"\n")
+        meta = json.loads(head)
+        types = [BufferType(DTYPES[t[0]], tuple(t[1:])) for t in meta["types"]]
+        return cls(image, types, meta["outputs"], meta["arena"])
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Run once on contiguous arrays of the right types; new arrays for the results.
