@@ -1,8 +1,9 @@
 """Compile time of the GMM gradient: cold, and from the cache.
 
 Each measurement is a fresh process: import wengert and the libraries that its LLVM backend
-uses (llvmlite, SciPy's BLAS; by compiling a product of two matrices, uncached), then the
-clock runs from loading the source to the first gradient. Bars: cold at most 1 s; from the cache at most 50 ms.
+uses (llvmlite, SciPy's BLAS; by compiling a matrix product of another program), then the
+clock runs from loading the source to the first gradient. Bars: cold at most 1 s; from the
+cache at most 50 ms.
 """
 
 from __future__ import annotations

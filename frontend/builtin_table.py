@@ -2,114 +2,162 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..ir.span import Span
-from .values import Partial, Staged, TypeMistake, is_function
+from .type_errors import CallMistake
+from .values import NONE, Partial, Staged, Static, Tuple, describe, is_function
 
-CONSTANTS: dict[str, float] = {
+if TYPE_CHECKING:
+    from .lower import Lowering
+
+CONSTANTS: dict[str, float | None] = {
     "pi": math.pi,
     "e": math.e,
     "inf": math.inf,
     "nan": math.nan,
-    "None": None,  # type: ignore[dict-item]
+    "None": None,
 }
-REQUIRED = object()
-
-
-@dataclass(frozen=True)
-class ByKeyword:
-    """A `wrt` given by keyword, told from the first argument of the function in `grad(f, x)`."""
-
-    value: Any
 
 
 @dataclass(frozen=True)
 class BuiltinFunction:
-    """A builtin: its signature as `(name, default or REQUIRED)` pairs, and what it does.
+    """A builtin function.
 
-    run(low, span, **arguments) gets staged values; `rest` collects further positional ones
-    where the signature ends with `*rest`.
+    text: the signature as documented, `clip(x, low, high)`; doc: what it does.
+    names, defaults: its parameters and the values of those that may be left out.
+    keywords: parameters that are given by name only (those after `*args`).
+    rest, named: the names that collect further arguments, or None.
+    run: `run(low, span, **arguments)` on staged values.
+    functions: how many leading arguments are functions; with these alone, a Partial results.
     """
 
-    name: str
+    text: str
     doc: str
-    signature: tuple[tuple[str, Any], ...]
-    variadic: bool
+    name: str
+    names: tuple[str, ...]
+    defaults: dict[str, Staged]
+    keywords: tuple[str, ...]
+    rest: str | None
+    named: str | None
     run: Callable[..., Staged]
-    functions: int = 0  # leading function arguments; with only those given, a Partial results
+    functions: int
 
     def call(
-        self, low: Any, args: Sequence[Staged], named: dict[str, Staged], span: Span
+        self, low: Lowering, args: Sequence[Staged], named: dict[str, Staged], span: Span
     ) -> Staged:
-        """Apply to staged arguments."""
-        if self.functions and len(args) == self.functions and all(map(is_function, args)):
+        """Apply to staged arguments; CallMistake where they do not fit the signature."""
+        partial = len(args) == self.functions and all(map(is_function, args))
+        if self.functions and partial and (self.rest or len(args) < len(self.names)):
             return Partial(self.name, tuple(args), named)
+        return self.complete(low, args, named, span)
+
+    def complete(
+        self, low: Lowering, args: Sequence[Staged], named: dict[str, Staged], span: Span
+    ) -> Staged:
+        """Apply to all arguments there will be."""
         return self.run(low, span, **self.bind(args, named, span))
 
-    def apply(
-        self,
-        low: Any,
-        functions: Sequence[Staged],
-        args: Sequence[Staged],
-        named: dict[str, Staged],
-        span: Span,
-    ) -> Staged:
-        """Apply a partial application to its remaining arguments."""
-        return self.run(low, span, **self.bind([*functions, *args], named, span))
-
-    def bind(
-        self, args: Sequence[Staged], named: dict[str, Staged], span: Span
-    ) -> dict[str, Any]:
-        """Arguments by name, or TypeMistake."""
-        names = [n for n, _ in self.signature]
-        bound: dict[str, Any] = dict(zip(names, args))
-        extra = list(args[len(names) :])
-        unknown = [n for n in named if n not in names or n in bound]
-        missing = [n for n, d in self.signature if d is REQUIRED and n not in bound and n not in named]
-        if (extra and not self.variadic) or unknown or missing:
-            found = f"without {missing[0]}" if missing else f"'{unknown[0]}'" if unknown else f"{len(args)} arguments"
-            raise TypeMistake(
-                f"'{self.name}' does not take these arguments", span, expected=self.text(), found=found
+    def bind(self, args: Sequence[Staged], named: dict[str, Staged], span: Span) -> dict[str, Any]:
+        """Arguments by name."""
+        bound: dict[str, Any] = dict(zip(self.names, args))
+        rest = tuple(args[len(self.names) :])
+        known = {*self.names[len(args) :], *self.keywords}
+        unknown = {k: v for k, v in named.items() if k not in known}
+        missing = [n for n in self.names[len(args) :] if n not in named and n not in self.defaults]
+        if (rest and self.rest is None) or (unknown and self.named is None) or missing:
+            raise CallMistake(
+                f"'{self.name}' does not take these arguments",
+                span,
+                expected=self.text,
+                found=_given(args, named, missing),
+                hint=self.doc.splitlines()[0],
             )
-        for name, default in self.signature:
-            if name == "wrt" and name in named:
-                bound[name] = ByKeyword(named[name])
-            bound.setdefault(name, named.get(name, default))
-        if self.variadic:
-            bound["rest"] = extra
+        bound |= {n: named.get(n, self.defaults.get(n, NONE)) for n in known}
+        if self.rest:
+            bound[self.rest] = rest
+        if self.named:
+            bound[self.named] = unknown
         return bound
 
-    def text(self) -> str:
-        """The signature for people."""
-        parts = [n if d is REQUIRED else f"{n}={_show(d)}" for n, d in self.signature]
-        return f"{self.name}({', '.join([*parts, *(['...'] if self.variadic else [])])})"
 
-
-def _show(default: Any) -> str:
-    return str(getattr(default, "value", default)).lower() if default is not None else "None"
+def _given(args: Sequence[Staged], named: dict[str, Staged], missing: list[str]) -> str:
+    parts = [describe(a) for a in args] + [f"{k}={describe(v)}" for k, v in named.items()]
+    found = ", ".join(parts) or "no arguments"
+    return f"{found}, without {', '.join(missing)}" if missing else found
 
 
 BUILTINS: dict[str, BuiltinFunction] = {}
 
 
-def builtin(name: str, *signature: Any, variadic: bool = False, functions: int = 0) -> Callable[[Any], Any]:
-    """Declare a builtin; `signature` items are names, or (name, default) pairs."""
-    pairs = tuple((p, REQUIRED) if isinstance(p, str) else p for p in signature)
+def builtin(signature: str, doc: str = "", *, functions: int = 0) -> Callable[[Any], Any]:
+    """Declare a builtin by its signature, `uniform(key, shape=(), low=0.0, high=1.0)`.
+
+    The decorated `run(low, span, ...)` gets staged values under the signature's names. Its
+    docstring is the documentation unless `doc` is given.
+    """
+    name, _, _ = signature.partition("(")
+    tree = ast.parse(f"def {signature}: pass").body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    arguments = tree.args
+    names = tuple(a.arg for a in arguments.args)
+    keywords = tuple(a.arg for a in arguments.kwonlyargs)
+    given = [*zip(reversed(names), reversed(arguments.defaults))]
+    given += [(k, d) for k, d in zip(keywords, arguments.kw_defaults) if d is not None]
+    defaults = {n: _static(ast.literal_eval(d)) for n, d in given}
 
     def add(run: Callable[..., Staged]) -> Callable[..., Staged]:
-        doc = (run.__doc__ or "").strip()
-        BUILTINS[name] = BuiltinFunction(name, doc, pairs, variadic, run, functions)
+        BUILTINS[name] = BuiltinFunction(
+            _spelled(signature),
+            doc or (run.__doc__ or "").strip(),
+            name,
+            names,
+            defaults,
+            keywords,
+            arguments.vararg.arg if arguments.vararg else None,
+            arguments.kwarg.arg if arguments.kwarg else None,
+            run,
+            functions,
+        )
         return run
 
     return add
 
 
-for _module in ("math", "arrays", "linalg", "functional", "random"):
+def _static(value: Any) -> Staged:
+    return Tuple(tuple(map(_static, value))) if isinstance(value, tuple) else Static(value)
+
+
+def _spelled(signature: str) -> str:
+    """A signature in the language's own spelling of its literals."""
+    return signature.replace("True", "true").replace("False", "false")
+
+
+def reference() -> str:
+    """The builtins as Markdown: a line each, for docs/language.md."""
+    lines = []
+    for name in sorted(BUILTINS):
+        found = BUILTINS[name]
+        lines.append(f"- `{found.text}`: {' '.join(found.doc.split())}")
+    return "\n".join(lines) + "\n"
+
+
+MODULES = (
+    "math",
+    "reduce",
+    "make",
+    "shape",
+    "linalg",
+    "derivatives",
+    "functional",
+    "random",
+)
+for _module in MODULES:
     importlib.import_module(f".builtins_{_module}", __package__)
 
 BUILTIN_NAMES = frozenset({*BUILTINS, *CONSTANTS})

@@ -4,210 +4,246 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..ir.core import Value
 from ..ir.span import Span
-from ..ir.types import BOOL
+from ..ir.types import BOOL, I32
+from .arithmetic import is_weak
 from .builtin_table import builtin
-from .values import Staged, Static, Tensor, TypeMistake, describe
+from .operators import binary
+from .type_errors import DTypeMistake
+from .values import Staged, Static, Tensor, describe, is_number
 
-_FLOAT_OPS: dict[str, Callable[[float], float] | None] = {
-    "exp": math.exp,
-    "expm1": math.expm1,
-    "log": math.log,
-    "log1p": math.log1p,
-    "sqrt": math.sqrt,
-    "rsqrt": None,
-    "sin": math.sin,
-    "cos": math.cos,
-    "tan": math.tan,
-    "asin": math.asin,
-    "acos": math.acos,
-    "atan": math.atan,
-    "sinh": math.sinh,
-    "cosh": math.cosh,
-    "tanh": math.tanh,
-    "asinh": math.asinh,
-    "acosh": math.acosh,
-    "atanh": math.atanh,
-    "sigmoid": None,
-    "erf": math.erf,
-    "erfc": math.erfc,
-    "erfinv": None,
-    "lgamma": math.lgamma,
-    "digamma": None,
-    "trigamma": None,
+if TYPE_CHECKING:
+    from .lower import Lowering
+
+_FLOAT_OPS: dict[str, tuple[str, Callable[[float], float] | None]] = {
+    "exp": ("e to the power x.", math.exp),
+    "expm1": ("exp(x) - 1, exact near 0.", math.expm1),
+    "log": ("Natural logarithm; -inf at 0, NaN below.", math.log),
+    "log1p": ("log(1 + x), exact near 0.", math.log1p),
+    "sqrt": ("Square root; NaN below 0.", math.sqrt),
+    "rsqrt": ("1 / sqrt(x).", None),
+    "sin": ("Sine of x radians.", math.sin),
+    "cos": ("Cosine of x radians.", math.cos),
+    "tan": ("Tangent of x radians.", math.tan),
+    "asin": ("Inverse sine, in [-pi/2, pi/2].", math.asin),
+    "acos": ("Inverse cosine, in [0, pi].", math.acos),
+    "atan": ("Inverse tangent, in [-pi/2, pi/2].", math.atan),
+    "sinh": ("Hyperbolic sine.", math.sinh),
+    "cosh": ("Hyperbolic cosine.", math.cosh),
+    "tanh": ("Hyperbolic tangent.", math.tanh),
+    "asinh": ("Inverse hyperbolic sine.", math.asinh),
+    "acosh": ("Inverse hyperbolic cosine.", math.acosh),
+    "atanh": ("Inverse hyperbolic tangent.", math.atanh),
+    "sigmoid": ("1 / (1 + exp(-x)), without overflow.", None),
+    "erf": ("Error function.", math.erf),
+    "erfc": ("1 - erf(x), exact for large x.", math.erfc),
+    "erfinv": ("Inverse of erf on (-1, 1).", None),
+    "lgamma": ("Log of |gamma(x)|.", math.lgamma),
+    "digamma": ("Derivative of lgamma.", None),
+    "trigamma": ("Derivative of digamma.", None),
 }
-_ROUNDING: dict[str, Callable[[float], float]] = {
-    "floor": math.floor,
-    "ceil": math.ceil,
-    "round": round,
-    "trunc": math.trunc,
-}
 
 
-def float_tensor(low: Any, x: Staged, span: Span, what: str) -> Any:
+def float_tensor(low: Lowering, x: Staged, span: Span, what: str) -> Value:
     """`x` as a float IR value; whole-number literals become floats, integer arrays do not."""
-    if isinstance(x, Static) and isinstance(x.value, int) and not isinstance(x.value, bool):
-        x = Static(float(x.value))
+    weak = is_weak(x) and not (isinstance(x, Static) and isinstance(x.value, bool))
+    if weak and not (isinstance(x, Tensor) and not x.type.dtype.is_int):
+        return low.a.tensor(x, span, low.session.real)
     v = low.a.tensor(x, span)
     if not low.a.type(v).dtype.is_float:
-        raise TypeMistake(
+        raise DTypeMistake(
             f"'{what}' needs floats", span, found=str(low.a.type(v)), hint="convert it: real(x)"
         )
     return v
 
 
-def _declare_float(name: str, fold: Callable[[float], float] | None) -> None:
-    def run(low: Any, span: Span, x: Staged) -> Staged:
-        if fold is not None and isinstance(x, Static) and isinstance(x.value, int | float):
-            try:
-                return Static(float(fold(x.value)))
-            except (ValueError, OverflowError):
-                pass  # outside the domain: the op gives the inf or NaN
-        return Tensor(low.b.op(name, [float_tensor(low, x, span, name)])[0])
-
-    run.__doc__ = f"Elementwise `{name}`; see docs/ir.md."
-    builtin(name, "x")(run)
-
-
-for _name, _fold in _FLOAT_OPS.items():
-    _declare_float(_name, _fold)
-
-
-def _declare_rounding(name: str, fold: Callable[[float], float]) -> None:
-    def run(low: Any, span: Span, x: Staged) -> Staged:
-        if isinstance(x, Static) and isinstance(x.value, int | float) and math.isfinite(x.value):
-            return Static(fold(x.value))
-        v = low.a.tensor(x, span)
-        return Tensor(v if low.a.type(v).dtype.is_int else low.b.op(name, [v])[0])
-
-    run.__doc__ = f"Elementwise `{name}` to a whole number (of the same type for arrays)."
-    builtin(name, "x")(run)
-
-
-for _name, _fold in _ROUNDING.items():
-    _declare_rounding(_name, _fold)
-
-
-def _numbers(low: Any, x: Staged, span: Span, what: str) -> Any:
+def number_tensor(low: Lowering, x: Staged, span: Span, what: str) -> Value:
+    """`x` as an IR value of numbers, or DTypeMistake."""
     v = low.a.tensor(x, span)
     if not low.a.type(v).dtype.is_number:
-        raise TypeMistake(f"'{what}' needs numbers", span, found=describe(x))
+        raise DTypeMistake(f"'{what}' needs numbers", span, found=describe(x))
     return v
 
 
-@builtin("abs", "x")
-def _abs(low: Any, span: Span, x: Staged) -> Staged:
+def _declare_float(name: str, doc: str, exact: Callable[[float], float] | None) -> None:
+    def run(low: Lowering, span: Span, x: Staged) -> Staged:
+        if exact is not None and isinstance(x, Static) and is_number(x):
+            try:
+                return Static(float(exact(x.value)))
+            except (ValueError, OverflowError):
+                pass  # outside the domain: the op gives the inf or NaN
+        return Tensor(low.b.op(name, [float_tensor(low, x, span, name)])[0], is_weak(x))
+
+    builtin(f"{name}(x)", doc)(run)
+
+
+for _name, (_doc, _exact) in _FLOAT_OPS.items():
+    _declare_float(_name, _doc, _exact)
+
+
+def _declare_rounding(name: str, exact: Callable[[float], float], doc: str) -> None:
+    def run(low: Lowering, span: Span, x: Staged) -> Staged:
+        if isinstance(x, Static) and is_number(x) and math.isfinite(x.value):
+            return Static(exact(x.value))
+        v = number_tensor(low, x, span, name)
+        return Tensor(v if low.a.type(v).dtype.is_int else low.b.op(name, [v])[0], is_weak(x))
+
+    builtin(f"{name}(x)", f"{doc}; arrays keep their type, a literal becomes a static integer.")(
+        run
+    )
+
+
+_declare_rounding("floor", math.floor, "Largest whole number not above x")
+_declare_rounding("ceil", math.ceil, "Smallest whole number not below x")
+_declare_rounding("round", round, "Nearest whole number, halves to even")
+_declare_rounding("trunc", math.trunc, "x without its fraction")
+
+
+@builtin("abs(x)")
+def _abs(low: Lowering, span: Span, x: Staged) -> Staged:
     """Absolute value."""
-    if isinstance(x, Static) and isinstance(x.value, int | float):
+    if isinstance(x, Static) and is_number(x):
         return Static(abs(x.value))
-    return Tensor(low.b.abs(_numbers(low, x, span, "abs")))
+    return Tensor(low.b.abs(number_tensor(low, x, span, "abs")), is_weak(x))
 
 
-@builtin("sign", "x")
-def _sign(low: Any, span: Span, x: Staged) -> Staged:
-    """-1, 0 or 1."""
-    return Tensor(low.b.sign(_numbers(low, x, span, "sign")))
+@builtin("sign(x)")
+def _sign(low: Lowering, span: Span, x: Staged) -> Staged:
+    """-1, 0 or 1; NaN at NaN."""
+    return Tensor(low.b.sign(number_tensor(low, x, span, "sign")), is_weak(x))
 
 
-@builtin("square", "x")
-def _square(low: Any, span: Span, x: Staged) -> Staged:
+@builtin("square(x)")
+def _square(low: Lowering, span: Span, x: Staged) -> Staged:
     """x * x."""
-    return low.a.binary("*", x, x, span)  # type: ignore[no-any-return]
+    return binary(low.a, "*", x, x, span)
 
 
-@builtin("isfinite", "x")
-def _isfinite(low: Any, span: Span, x: Staged) -> Staged:
+@builtin("isfinite(x)")
+def _isfinite(low: Lowering, span: Span, x: Staged) -> Staged:
     """Whether x is neither infinite nor NaN."""
     return Tensor(low.b.is_finite(float_tensor(low, x, span, "isfinite")))
 
 
-@builtin("isnan", "x")
-def _isnan(low: Any, span: Span, x: Staged) -> Staged:
+@builtin("isnan(x)")
+def _isnan(low: Lowering, span: Span, x: Staged) -> Staged:
     """Whether x is NaN."""
     v = float_tensor(low, x, span, "isnan")
     return Tensor(low.b.ne(v, v))
 
 
-@builtin("stop_gradient", "x")
-def _stop_gradient(low: Any, span: Span, x: Staged) -> Staged:
-    """x itself, a constant to derivatives."""
-    return Tensor(low.b.stop_gradient(low.a.tensor(x, span)))
+@builtin("isinf(x)")
+def _isinf(low: Lowering, span: Span, x: Staged) -> Staged:
+    """Whether x is inf or -inf."""
+    v = low.b.abs(float_tensor(low, x, span, "isinf"))
+    return Tensor(low.b.eq(v, low.b.const(math.inf, v)))
 
 
-def elementwise(low: Any, op: str, values: list[Staged], span: Span) -> Staged:
+@builtin("stop_gradient(x)")
+def _stop_gradient(low: Lowering, span: Span, x: Staged) -> Staged:
+    """x itself (also a tuple or a record), a constant to derivatives."""
+    value = low.a.materialise(x, span)
+    return low.each(value, lambda v: low.b.stop_gradient(v))
+
+
+def elementwise(low: Lowering, name: str, op: str, values: list[Staged], span: Span) -> Staged:
     """A core elementwise op on promoted, broadcast operands."""
-    operands = low.a.broadcast(low.a.promote(values, span, f"'{op}'"), span, f"'{op}'")
-    return Tensor(low.b.op(op, operands)[0])
+    what = f"'{name}'"
+    operands = low.a.broadcast(low.a.promote(values, span, what), span, what)
+    dtype = low.a.type(operands[0]).dtype
+    if not dtype.is_number:
+        raise DTypeMistake(f"{what} needs numbers", span, found=str(low.a.type(operands[0])))
+    return Tensor(low.b.op(op, operands)[0], is_weak(*values))
 
 
-@builtin("pow", "x", "y")
-def _pow(low: Any, span: Span, x: Staged, y: Staged) -> Staged:
-    """x ^ y."""
-    return low.a.binary("^", x, y, span)  # type: ignore[no-any-return]
+def _declare_extreme(name: str, op: str, exact: Callable[..., Any], doc: str) -> None:
+    def run(low: Lowering, span: Span, x: Staged, y: Staged) -> Staged:
+        if isinstance(x, Static) and isinstance(y, Static) and is_number(x) and is_number(y):
+            return Static(exact(x.value, y.value))
+        return elementwise(low, name, op, [x, y], span)
+
+    builtin(f"{name}(x, y)", doc)(run)
 
 
-@builtin("atan2", "y", "x")
-def _atan2(low: Any, span: Span, y: Staged, x: Staged) -> Staged:
-    """The angle of the point (x, y)."""
-    if isinstance(y, Static) and isinstance(x, Static):
-        return Static(math.atan2(y.value, x.value))
-    return elementwise(low, "atan2", [y, x], span)
+_declare_extreme("maximum", "max", max, "The larger of x and y, elementwise; NaN if either is.")
+_declare_extreme("minimum", "min", min, "The smaller of x and y, elementwise; NaN if either is.")
 
 
-@builtin("maximum", "x", "y")
-def _maximum(low: Any, span: Span, x: Staged, y: Staged) -> Staged:
-    """The larger of x and y, elementwise."""
-    if isinstance(x, Static) and isinstance(y, Static):
-        return Static(max(x.value, y.value))
-    return elementwise(low, "max", [x, y], span)
-
-
-@builtin("minimum", "x", "y")
-def _minimum(low: Any, span: Span, x: Staged, y: Staged) -> Staged:
-    """The smaller of x and y, elementwise."""
-    if isinstance(x, Static) and isinstance(y, Static):
-        return Static(min(x.value, y.value))
-    return elementwise(low, "min", [x, y], span)
-
-
-@builtin("clip", "x", "low_", "high")
-def _clip(low: Any, span: Span, x: Staged, low_: Staged, high: Staged) -> Staged:
+@builtin("clip(x, low, high)")
+def _clip(cx: Lowering, span: Span, x: Staged, low: Staged, high: Staged) -> Staged:
     """x held between two bounds."""
-    return _minimum(low, span, _maximum(low, span, x, low_), high)  # type: ignore[no-any-return]
+    return elementwise(
+        cx, "clip", "min", [elementwise(cx, "clip", "max", [x, low], span), high], span
+    )
 
 
-@builtin("where", "condition", "x", "y")
-def _where(low: Any, span: Span, condition: Staged, x: Staged, y: Staged) -> Staged:
+@builtin("pow(x, y)")
+def _pow(low: Lowering, span: Span, x: Staged, y: Staged) -> Staged:
+    """x ^ y."""
+    return binary(low.a, "^", x, y, span)
+
+
+@builtin("atan2(y, x)")
+def _atan2(low: Lowering, span: Span, y: Staged, x: Staged) -> Staged:
+    """The angle of the point (x, y), in [-pi, pi]."""
+    if isinstance(y, Static) and isinstance(x, Static) and is_number(x) and is_number(y):
+        return Static(math.atan2(y.value, x.value))
+    pair = [float_tensor(low, v, span, "atan2") for v in (y, x) if not is_weak(v)]
+    dtype = low.a.type(pair[0]).dtype if pair else low.session.real
+    values = [Tensor(low.a.tensor(v, span, dtype)) if is_weak(v) else v for v in (y, x)]
+    return elementwise(low, "atan2", "atan2", values, span)
+
+
+@builtin("where(condition, x, y)")
+def _where(low: Lowering, span: Span, condition: Staged, x: Staged, y: Staged) -> Staged:
     """x where the condition holds, else y; all three broadcast. Both sides are computed."""
-    if isinstance(condition, Static):
-        return x if condition.value else y
     test = low.a.tensor(condition, span)
     if low.a.type(test).dtype is not BOOL:
-        raise TypeMistake("'where' needs a bool condition", span, found=describe(condition))
-    a, b = low.a.promote([x, y], span, "'where'")
-    shape = low.a.common_shape([low.a.type(v) for v in (test, a, b)], span, "'where'")
-    return Tensor(low.b.select(*(low.b.expand(v, shape) for v in (test, a, b))))
+        raise DTypeMistake("'where' needs a bool condition", span, found=describe(condition))
+    pair = low.a.promote([x, y], span, "'where'")
+    shape = low.a.common_shape([low.a.type(v) for v in (test, *pair)], span, "'where'")
+    chosen = low.b.select(*(low.b.expand(v, shape) for v in (test, *pair)))
+    return Tensor(chosen, is_weak(x, y))
 
 
-@builtin("logaddexp", "x", "y")
-def _logaddexp(low: Any, span: Span, x: Staged, y: Staged) -> Staged:
+@builtin("logaddexp(x, y)")
+def _logaddexp(low: Lowering, span: Span, x: Staged, y: Staged) -> Staged:
     """log(exp(x) + exp(y)), without overflow."""
-    a, b = low.a.broadcast(low.a.promote([x, y], span, "'logaddexp'"), span, "'logaddexp'")
-    b_ = low.b
-    top = b_.stop_gradient(b_.max(a, b))
-    safe = b_.select(b_.is_finite(top), top, b_.const(0, top))
-    total = b_.add(b_.exp(b_.sub(a, safe)), b_.exp(b_.sub(b, safe)))
-    return Tensor(b_.add(b_.log(total), safe))
-
-
-@builtin("softplus", "x")
-def _softplus(low: Any, span: Span, x: Staged) -> Staged:
-    """log(1 + exp(x)), without overflow."""
-    v = float_tensor(low, x, span, "softplus")
     b = low.b
+    values = low.a.promote([x, y], span, "'logaddexp'")
+    floats = [float_tensor(low, Tensor(v), span, "logaddexp") for v in values]
+    left, right = low.a.broadcast(floats, span, "'logaddexp'")
+    top = b.stop_gradient(b.max(left, right))
+    safe = b.select(b.is_finite(top), top, b.const(0, top))
+    total = b.add(b.exp(b.sub(left, safe)), b.exp(b.sub(right, safe)))
+    return Tensor(b.add(b.log(total), safe))
+
+
+@builtin("softplus(x)")
+def _softplus(low: Lowering, span: Span, x: Staged) -> Staged:
+    """log(1 + exp(x)), without overflow."""
+    b, v = low.b, float_tensor(low, x, span, "softplus")
     zero = b.const(0, v)
-    return Tensor(b.add(b.max(v, zero), b.log1p(b.exp(b.neg(b.abs(v))))))
+    below = b.lt(v, zero)  # one choice for both terms: the derivative at 0 is 1/2, too
+    tail = b.log1p(b.exp(b.select(below, v, b.neg(v))))
+    return Tensor(b.add(tail, b.select(below, zero, v)))
 
 
+@builtin("xor(x, y)")
+def _xor(low: Lowering, span: Span, x: Staged, y: Staged) -> Staged:
+    """Exclusive or of bools, or of the bits of integers."""
+    pair = low.a.broadcast(low.a.promote([x, y], span, "'xor'"), span, "'xor'")
+    dtype = low.a.type(pair[0]).dtype
+    if not dtype.is_int and dtype is not BOOL:
+        raise DTypeMistake("'xor' needs bools or integers", span, found=describe(x))
+    return Tensor(low.b.xor(*pair))
+
+
+def counted(low: Lowering, v: Value) -> Value:
+    """Bools as i32, to be summed."""
+    if low.a.type(v).dtype is BOOL:
+        return low.b.convert(v, dtype=I32)
+    return v

@@ -12,6 +12,7 @@ from . import syntax
 from .errors import DuplicateName, ImportMistake, SourceError
 from .parse import parse
 from .resolve import resolve_file
+from .stack import deep_stack
 
 
 @dataclass
@@ -60,7 +61,11 @@ def load(path: str) -> Program:
 def compile_text(text: str, path: str = "<text>") -> Program:
     """A program from text; imports are looked up beside `path`, then in the standard library."""
     loader = _Loader()
-    main = loader.module(path, text, ())
+    try:
+        with deep_stack():
+            main = loader.module(path, text, ())
+    except RecursionError:
+        raise SourceError(f"{path} nests too deeply to be read") from None
     if loader.errors:
         raise loader.errors[0] if len(loader.errors) == 1 else ErrorGroup(loader.errors)
     return Program(main, loader.sources)

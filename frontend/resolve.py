@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from .errors import (
     UnknownType,
     WrongArguments,
 )
+from .scopes import children, names_of, returns, suggest
 
 if TYPE_CHECKING:
     from .program import SourceModule
@@ -97,7 +97,9 @@ class _Resolver:
                 declared = self.module.declarations.get(name)
                 if name not in TYPE_NAMES and not isinstance(declared, s.RecordDecl):
                     records = [
-                        n for n, d in self.module.declarations.items() if isinstance(d, s.RecordDecl)
+                        n
+                        for n, d in self.module.declarations.items()
+                        if isinstance(d, s.RecordDecl)
                     ]
                     self.errors.append(
                         UnknownType(
@@ -126,9 +128,7 @@ class _Resolver:
         for i, stmt in enumerate(body):
             self.stmt(stmt, scope)
             if returns((stmt,)) and i + 1 < len(body):
-                self.errors.append(
-                    MisplacedStatement("this line can never run", body[i + 1].span)
-                )
+                self.errors.append(MisplacedStatement("this line can never run", body[i + 1].span))
                 return
 
     def stmt(self, stmt: s.Stmt, scope: set[str]) -> None:
@@ -275,38 +275,3 @@ class _Resolver:
             ):
                 return self.module.imports[base].function(member)
         return None
-
-
-def children(node: s.Node) -> list[s.Node]:
-    """The nodes directly inside an expression or index."""
-    out: list[s.Node] = []
-    for name in node.__slots__ if hasattr(node, "__slots__") else ():
-        value = getattr(node, name)
-        if isinstance(value, s.Node):
-            out.append(value)
-        elif isinstance(value, tuple):
-            out += [v for v in value if isinstance(v, s.Node)]
-    return out
-
-
-def names_of(expr: s.Node) -> list[str]:
-    """Names used in an expression."""
-    if isinstance(expr, s.Name):
-        return [expr.name]
-    return [name for child in children(expr) for name in names_of(child)]
-
-
-def returns(body: tuple[s.Stmt, ...]) -> bool:
-    """Whether every way through `body` returns."""
-    for stmt in body:
-        if isinstance(stmt, s.Return):
-            return True
-        if isinstance(stmt, s.If) and returns(stmt.body) and returns(stmt.orelse):
-            return True
-    return False
-
-
-def suggest(name: str, known: list[str]) -> str | None:
-    """A hint with the nearest known name, if one is near."""
-    close = difflib.get_close_matches(name, known, 1)
-    return f"did you mean '{close[0]}'?" if close else None

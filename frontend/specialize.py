@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ..ir.core import Block, Function, Module, Value
-from ..ir.struct import Struct, leaves
+from ..ir.errors import WengertError
+from ..ir.struct import Struct
 from ..ir.types import F32, DType
-from . import syntax as s
+from .calls import call_declared
 from .lower import Lowering
 from .program import Program
-from .session import Session
-from .values import Staged, UserFunction, from_struct, tensors, to_struct
+from .scopes import first_return
+from .session import Session, TooManyErrors
+from .signatures import bind, coerce_arguments
+from .stack import deep_stack
+from .type_errors import Poisoned
+from .values import Staged, UserFunction, from_struct, named_params, tensors, to_struct
 from .values import Static as StagedStatic
-
-STACK = 20_000  # Python frames: deep static recursion in a program nests the lowering
 
 
 @dataclass(frozen=True)
@@ -53,65 +54,68 @@ class Lowered:
     result: Struct
 
 
-def specialize(
-    program: Program, name: str, args: Mapping[str, Arg], real: DType = F32
-) -> Lowered:
+def specialize(program: Program, name: str, args: Mapping[str, Arg], real: DType = F32) -> Lowered:
     """Lower function `name` for `args`: every type and size is checked here.
 
-    Parameters with defaults may be left out. Raises TypeMistake and its kin.
+    Parameters with defaults may be left out. `real` is the default float type. Raises a
+    Mistake (`type_errors.py`), or an ErrorGroup of several.
     """
-    decl = program.functions[name]
     session = Session(real)
+    function = UserFunction(program.functions[name], program.main)
     params = tuple((n, a) for n, a in args.items() if not isinstance(a, Static))
-    # Arguments arrive through a scratch block, so that checks are those of any call.
-    block = Block([Value(t, n) for n, p in params for _, t in leaves(p)])
-    low = Lowering(session, program.main, {}, block)
-    low.b.span = decl.span
-    values = iter(block.params)
-    staged: dict[str, Staged] = {}
-    for key, arg in args.items():
-        staged[key] = _static(arg) if isinstance(arg, Static) else from_struct(arg, values)
-    with _deep_stack():
-        if decl.decorators:
-            entry, result = _calling(session, low, decl, program, staged)
-            session.module.entry = entry
-            return Lowered(session.module, params, to_struct(result))
-        bound = session.bind(low, decl.name, decl.parameters, [], staged, decl.span, program.main)
-        bound = session.coerce_arguments(low, decl, program.main, bound, decl.span)
-        entry, result = session.specialised(decl, program.main, bound, object(), decl.span)
-    defaulted = [n for n in bound if n not in args and list(tensors(bound[n]))]
-    if defaulted:
-        _bake_defaults(session, low, entry, bound, set(defaulted))
-    session.module.entry = entry
+    result: Staged | None = None
+    with deep_stack():
+        try:
+            result = _entry(session, function, args)
+        except (Poisoned, TooManyErrors):
+            pass
+        except WengertError as error:
+            session.errors.append(error)
+    session.finish()
+    assert result is not None
+    session.prune()
     return Lowered(session.module, params, to_struct(result))
 
 
-def _calling(
-    session: Session,
-    low: Lowering,
-    decl: s.FunctionDecl,
-    program: Program,
-    staged: dict[str, Staged],
-) -> tuple[str, Staged]:
-    """A function that calls `decl`, whose own derivative rules a call carries."""
-    result = session.call_declared(low, decl, program.main, [], staged, decl.span)
-    low.b.block.results = [t.value for t in tensors(result)]
+def _entry(session: Session, function: UserFunction, args: Mapping[str, Arg]) -> Staged:
+    """Lower the entry function: its parameters are the tensors of the run-time arguments.
+
+    Defaults and converted arguments are computed inside it.
+    """
+    decl, block = function.decl, Block()
+    staged: dict[str, Staged] = {}
+    for key, arg in args.items():
+        if isinstance(arg, Static):
+            staged[key] = _static(arg)
+        else:
+            shaped = from_struct(arg, _types(arg))
+            values = named_params(key, shaped)
+            block.params += values
+            staged[key] = from_struct(arg, iter(values))
     name = session.module.fresh_name(decl.name)
-    session.module.add(Function(name, low.b.block, decl.span))
-    return name, result
+    session.module.add(Function(name, block, decl.span))
+    session.module.entry = name
+    low = Lowering(session, function.module, {}, block)
+    low.b.span = decl.span
+    if decl.decorators:  # a call, so that the function's own derivative is kept
+        result = call_declared(low, function, [], staged, decl.span)
+    else:
+        home, parameters = function.module, decl.parameters
+        bound = bind(low, decl.name, parameters, [], staged, decl.span, home)
+        bound = coerce_arguments(low, parameters, home, bound, decl.span)
+        with session.entering(object(), decl.name, None):
+            result = session.run_body(function, bound, block)
+    last = first_return(decl.body)
+    result = low.a.materialise(result, last.value.span if last else decl.span)
+    block.results = [t.value for t in tensors(result)]
+    return result
 
 
-def _bake_defaults(
-    session: Session, low: Lowering, entry: str, bound: dict[str, Staged], defaulted: set[str]
-) -> None:
-    """Compute defaulted run-time arguments inside the entry instead of taking them."""
-    from ..ir.clone import clone_into
+def _types(struct: Struct) -> Iterator[Value]:
+    """Values of the leaves' types, to build a pattern from."""
+    from ..ir.struct import leaves
 
-    inner = session.module.functions[entry]
-    args = [t.value for v in bound.values() for t in tensors(v)]
-    results = clone_into(low.b, inner.body, args, {})
-    low.b.block.results = results
-    session.module.add(Function(entry, low.b.block, inner.span))
+    return iter([Value(t) for _, t in leaves(struct)])
 
 
 def _static(arg: Static) -> Staged:
@@ -119,15 +123,3 @@ def _static(arg: Static) -> Staged:
         ref = arg.value
         return UserFunction(ref.program.functions[ref.name], ref.program.main)
     return StagedStatic(arg.value)
-
-
-@contextmanager
-def _deep_stack() -> Iterator[None]:
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, STACK))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
-
-

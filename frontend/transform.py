@@ -37,7 +37,9 @@ class _Build:
         at = item.meta if hasattr(item, "meta") else item
         if getattr(at, "line", None) is None:
             return Span(self.path, 1, 1, 1, 2)
-        return Span(self.path, at.line, at.column, at.end_line or at.line, at.end_column or at.column + 1)
+        return Span(
+            self.path, at.line, at.column, at.end_line or at.line, at.end_column or at.column + 1
+        )
 
     def __call__(self, tree: Any) -> Any:
         return _RULES[tree.data](self, tree.children, self.span(tree))
@@ -87,10 +89,9 @@ def _function(b: _Build, c: list[Any], span: Span) -> Any:
     if body and isinstance(body[0], s.ExprStmt) and isinstance(body[0].value, s.String):
         doc, body = body[0].value.value, body[1:]
     head = b.span(name)
-    decl = s.FunctionDecl(
+    return s.FunctionDecl(
         head, str(name), b.maybe(parameters) or (), b.maybe(result), body, doc, decorators
     )
-    return decl
 
 
 @_rule("decorator")
@@ -271,7 +272,8 @@ def _not(b: _Build, c: list[Any], span: Span) -> Any:
 def _comparison(b: _Build, c: list[Any], span: Span) -> Any:
     values = [b(v) for v in c[::2]]
     pairs = [
-        s.Binary(x.span.until(y.span), str(op), x, y) for x, op, y in zip(values, c[1::2], values[1:])
+        s.Binary(x.span.until(y.span), str(op), x, y)
+        for x, op, y in zip(values, c[1::2], values[1:])
     ]
     out = pairs[0]
     for pair in pairs[1:]:

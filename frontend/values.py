@@ -10,41 +10,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..ir.core import Value
-from ..ir.errors import WengertError
 from ..ir.span import Span
 from ..ir.struct import RecordStruct, Struct, TupleStruct
 from ..ir.types import TensorType
 from . import syntax
+from .type_errors import Mistake
 
 if TYPE_CHECKING:
     from .program import SourceModule
 
 
-class TypeMistake(WengertError):
-    """Values whose types, shapes or sizes do not fit what is done with them."""
-
-
-class SizeMistake(TypeMistake):
-    """Sizes that disagree, or that no array can have."""
-
-
-class StaticNeeded(TypeMistake):
-    """A run-time value where one known when compiling is needed."""
-
-
-class RecursionMistake(WengertError):
-    """A function that calls itself without end."""
-
-
-class UnboundName(WengertError):
-    """A name that only some of the ways to this line bind."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An array or a scalar that the compiled program computes."""
+    """An array or a scalar that the compiled program computes.
+
+    weak: it comes from literals alone, so that it takes the dtype of what it meets.
+    """
 
     value: Value
+    weak: bool = False
 
     @property
     def type(self) -> TensorType:
@@ -76,6 +60,13 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Zip:
+    """What `zip` and `enumerate` make: iterated over as tuples. An item None counts from 0."""
+
+    items: tuple[Staged | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UserFunction:
     """A function declared at the top level of a file."""
 
@@ -83,12 +74,13 @@ class UserFunction:
     module: SourceModule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Closure:
-    """A lambda or a local function with the names around it."""
+    """A lambda or a local function with the names around it, as they were where it is written."""
 
     name: str
     parameters: tuple[syntax.Parameter, ...]
+    result: syntax.TypeExpr | None
     body: syntax.Expr | tuple[syntax.Stmt, ...]
     env: dict[str, Staged]
     module: SourceModule
@@ -111,6 +103,16 @@ class Partial:
     options: dict[str, Staged] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pullback:
+    """What `vjp` gives beside the value: a function from cotangents to gradients."""
+
+    function: Staged
+    arguments: tuple[Staged, ...]
+    wrt: Staged
+    result: Staged
+
+
 @dataclass(frozen=True, slots=True)
 class RecordType:
     """A declared record, callable to make one."""
@@ -128,9 +130,13 @@ class ModuleRef:
 
 @dataclass(frozen=True, slots=True)
 class Unbound:
-    """A name that some branch or loop leaves without a value, and why."""
+    """A name without a usable value: why, or the error that a use of it raises.
 
-    reason: str
+    Neither means that the error has been reported already.
+    """
+
+    reason: str = ""
+    mistake: Mistake | None = None
 
 
 Staged = (
@@ -138,20 +144,37 @@ Staged = (
     | Static
     | Tuple
     | Record
+    | Zip
     | UserFunction
     | Closure
     | Builtin
     | Partial
+    | Pullback
     | RecordType
     | ModuleRef
     | Unbound
 )
-FUNCTIONS = (UserFunction, Closure, Builtin, Partial)
+FUNCTIONS = (UserFunction, Closure, Builtin, Partial, Pullback, RecordType)
+NONE = Static(None)
 
 
 def is_function(value: Staged) -> bool:
-    """Whether `value` can be called (records excluded)."""
+    """Whether `value` can be called."""
     return isinstance(value, FUNCTIONS)
+
+
+def is_number(value: Staged) -> bool:
+    """Whether `value` is a literal number (bools are none)."""
+    return (
+        isinstance(value, Static)
+        and isinstance(value.value, int | float)
+        and not isinstance(value.value, bool)
+    )
+
+
+def is_none(value: Staged) -> bool:
+    """Whether `value` is None."""
+    return isinstance(value, Static) and value.value is None
 
 
 def tensors(value: Staged) -> Iterator[Tensor]:
@@ -170,8 +193,8 @@ def tensors(value: Staged) -> Iterator[Tensor]:
 def rebuild(value: Staged, values: Iterator[Value]) -> Staged:
     """`value` with its tensors replaced, in order."""
     match value:
-        case Tensor():
-            return Tensor(next(values))
+        case Tensor(_, weak):
+            return Tensor(next(values), weak)
         case Tuple(items):
             return Tuple(tuple(rebuild(i, values) for i in items))
         case Record(name, fields):
@@ -202,13 +225,27 @@ def to_struct(value: Staged) -> Struct:
     raise TypeError(f"{value} has no run-time structure")
 
 
-def describe(value: Staged) -> str:
+def named_params(name: str, value: Staged) -> list[Value]:
+    """Fresh IR values of the types of `value`'s tensors, named after their places in it."""
+    match value:
+        case Tensor():
+            return [Value(value.type, name)]
+        case Tuple(items):
+            return [v for i, x in enumerate(items) for v in named_params(f"{name}_{i}", x)]
+        case Record(_, fields):
+            return [v for k, x in fields.items() for v in named_params(f"{name}_{k}", x)]
+    return []
+
+
+def describe(value: Staged | None) -> str:
     """What a message calls a value: its type, or what it is."""
     match value:
         case Tensor():
             return str(value.type)
         case Static(None):
             return "None"
+        case Static(bool() as v):
+            return f"the bool {str(v).lower()}"
         case Static(v):
             return f"the {type(v).__name__} {v!r}"
         case Tuple(items):
@@ -216,12 +253,16 @@ def describe(value: Staged) -> str:
         case Record(name, fields):
             inside = ", ".join(f"{k}: {describe(v)}" for k, v in fields.items())
             return f"{name or 'a record'} {{{inside}}}"
+        case Zip(items):
+            return f"zip({', '.join(describe(i) for i in items)})"
         case UserFunction(decl, _):
             return f"the function '{decl.name}'"
         case Closure(name):
             return f"the function '{name}'"
         case Builtin(name) | Partial(name):
             return f"the builtin '{name}'"
+        case Pullback():
+            return "a pullback"
         case RecordType(decl, _):
             return f"the record type '{decl.name}'"
         case ModuleRef(module):
@@ -230,12 +271,12 @@ def describe(value: Staged) -> str:
 
 
 def key_of(value: Staged) -> Any:
-    """A hashable key under which calls with equal ones share a specialisation; None if none does."""
+    """A hashable key: calls with equal ones share a specialisation. None: there is no such key."""
     match value:
-        case Tensor():
-            return value.type
+        case Tensor(_, weak):
+            return (value.type, weak)
         case Static(v):
-            return ("static", type(v).__name__, v)
+            return ("static", type(v).__name__, repr(v))
         case Tuple(items):
             parts = tuple(key_of(i) for i in items)
             return None if None in parts else ("tuple", parts)
@@ -246,6 +287,9 @@ def key_of(value: Staged) -> Any:
             return ("fn", module.path, decl.name)
         case Builtin(name):
             return ("builtin", name)
+        case Partial(name, functions, options):
+            parts = tuple(key_of(f) for f in (*functions, *options.values()))
+            return None if None in parts else ("partial", name, parts, tuple(options))
         case RecordType(decl, module):
             return ("type", module.path, decl.name)
     return None

@@ -14,7 +14,19 @@ from .opdef import OPS
 from .span import Span
 from .types import DType, TensorType, Type
 
-_DEFAULTS: dict[str, Any] = {"int": 0, "bool": False, "str": "", "symbol": "", "strs": (), "ints": ()}
+_DEFAULTS: dict[str, Any] = {
+    "int": 0,
+    "bool": False,
+    "str": "",
+    "symbol": "",
+    "strs": (),
+    "ints": (),
+}
+
+
+def attribute_default(kind: str) -> Any:
+    """What an attribute of this kind is where it is left out."""
+    return _DEFAULTS.get(kind)
 
 
 class Builder:
@@ -49,7 +61,9 @@ class Builder:
         if attrs:
             raise TypeError(f"op {name} has no attribute {sorted(attrs)}")
         if definition.arity is not None and len(operands) != definition.arity:
-            raise IRError(f"{name} takes {definition.arity} operands, not {len(operands)}", self.span)
+            raise IRError(
+                f"{name} takes {definition.arity} operands, not {len(operands)}", self.span
+            )
         try:
             types = definition.infer(operands, full, regions)
         except IRError as error:
@@ -107,7 +121,7 @@ class Builder:
                 raise IRError(f"{type} does not broadcast to {list(shape)}", self.span)
             x = self.reshape(x, shape=tuple(type.shape[i] for i in kept))
         axes = tuple(lead + i for i in kept)
-        return self.broadcast(x, shape=shape, axes=axes)  # type: ignore[no-any-return]
+        return self.broadcast(x, shape=shape, axes=axes)
 
     @staticmethod
     def type(x: Value) -> TensorType:

@@ -33,7 +33,12 @@ def _any(dtype: DType) -> bool:
     return True
 
 
-_KIND = {_floats: "float", _ints: "integer", _numbers: "number", _bits: "integer or bool"}
+_KIND: dict[Callable[[DType], bool], str] = {
+    _floats: "float",
+    _ints: "integer",
+    _numbers: "number",
+    _bits: "integer or bool",
+}
 
 
 def _same_type(name: str, accepts: Callable[[DType], bool], result: DType | None) -> InferRule:
@@ -166,7 +171,7 @@ _declare("sign", 1, _numbers, "-1, 0 or 1; NaN at NaN", _sign)
 _declare("not", 1, _bits, "bitwise complement; logical for bool", _np(np.invert))
 _declare("stop_gradient", 1, _any, "x itself, with derivative zero", lambda x: x)
 
-for _name, _doc, _ref, _commutes in [
+_ARITHMETIC: list[tuple[str, str, Any, bool]] = [
     ("add", "a + b; integers wrap", np.add, True),
     ("sub", "a - b; integers wrap", np.subtract, False),
     ("mul", "a * b; integers wrap", np.multiply, True),
@@ -179,7 +184,8 @@ for _name, _doc, _ref, _commutes in [
     ),
     ("max", "larger of a and b; NaN if either is", np.maximum, True),
     ("min", "smaller of a and b; NaN if either is", np.minimum, True),
-]:
+]
+for _name, _doc, _ref, _commutes in _ARITHMETIC:
     _declare(_name, 2, _numbers, _doc, _ref, commutative=_commutes)
 
 _declare("div", 2, _floats, "a / b", np.divide)
@@ -191,17 +197,15 @@ _declare("xor", 2, _bits, "bitwise exclusive or", np.bitwise_xor, commutative=Tr
 _declare("shl", 2, _ints, "a shifted left by b bits; 0 past the width", _shift(np.left_shift))
 _declare("shr", 2, _ints, "a shifted right by b, zeros enter", _shift(_logical_right))
 
-for _name, _doc, _ref, _commutes in [
-    ("eq", "a == b", np.equal, True),
-    ("ne", "a != b", np.not_equal, True),
-]:
-    _declare(_name, 2, _any, _doc, _ref, result=BOOL, commutative=_commutes)
-for _name, _doc, _ref in [
+_declare("eq", 2, _any, "a == b", np.equal, result=BOOL, commutative=True)
+_declare("ne", 2, _any, "a != b", np.not_equal, result=BOOL, commutative=True)
+_ORDER: list[tuple[str, str, Any]] = [
     ("lt", "a < b; false at NaN", np.less),
     ("le", "a <= b; false at NaN", np.less_equal),
     ("gt", "a > b; false at NaN", np.greater),
     ("ge", "a >= b; false at NaN", np.greater_equal),
-]:
+]
+for _name, _doc, _ref in _ORDER:
     _declare(_name, 2, _numbers, _doc, _ref, result=BOOL)
 
 
@@ -304,8 +308,5 @@ def _threefry(key: Array, counter: Array) -> Array:
 
 _declare("threefry", 2, _is_key, "threefry2x32 of a key and a counter pair", _threefry)
 _declare("key_make", 2, _is_u32, "the key with words lo, hi", _make_key, result=KEY)
-_declare(
-    "key_lo", 1, _is_key, "word 0 of a key", lambda k: k & np.uint64(0xFFFFFFFF), result=U32
-)
+_declare("key_lo", 1, _is_key, "word 0 of a key", lambda k: k & np.uint64(0xFFFFFFFF), result=U32)
 _declare("key_hi", 1, _is_key, "word 1 of a key", lambda k: k >> np.uint64(32), result=U32)
-

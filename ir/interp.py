@@ -50,7 +50,9 @@ class _Interpreter:
             return out if isinstance(out, tuple) else (out,)
         rule = CONTROL.get(op.name)
         if rule is None:
-            raise CompilerBug(f"the interpreter cannot run {op.name}; a pass should have removed it")
+            raise CompilerBug(
+                f"the interpreter cannot run {op.name}; a pass should have removed it"
+            )
         return rule(self, op, operands, env)
 
 
@@ -171,7 +173,7 @@ def _reduce(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequ
         for column, value in zip(columns, row):
             column.append(value)
     return [
-        _combine(kind, np.array(column, v.type.dtype.numpy))  # type: ignore[union-attr]
+        _combine(kind, np.array(column, v.type.dtype.numpy))
         for kind, column, v in zip(op.attrs["kinds"], columns, body.results)
     ]
 

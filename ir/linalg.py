@@ -130,7 +130,7 @@ def _solve(attrs: Attrs, a: Array, b: Array) -> Array:
         if np.any(np.diag(triangle) == 0) or not np.isfinite(triangle).all():
             out[index] = _substitute(triangle.T if attrs["trans"] else triangle, b[index])
             continue
-        out[index] = solve_triangular(
+        out[index] = solve_triangular(  # type: ignore[call-overload]
             triangle, b[index], trans=int(attrs["trans"]), lower=attrs["lower"], check_finite=False
         )
     return out
@@ -154,7 +154,7 @@ def _substitute(a: Array, b: Array) -> Array:
 declare(
     OpDef(
         "triangular_solve",
-        "x with a x = b (a' x = b if `trans`) for the `lower` or upper triangle of a; last two axes",
+        "x with a x = b (a' x = b if `trans`), the `lower` or upper triangle of a; last two axes",
         _solve_infer,
         _solve,
         attrs=(("lower", "bool"), ("trans", "bool")),

@@ -75,9 +75,7 @@ declare(
 )
 
 
-def _subview_infer(
-    operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block]
-) -> list[Type]:
+def _subview_infer(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block]) -> list[Type]:
     source, indices = _buffer(operands[0]), operands[1:]
     need(len(indices) <= len(source.shape), f"loop.subview of {source} by {len(indices)} indices")
     _need_index(indices, len(indices), "loop.subview")

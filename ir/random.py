@@ -23,12 +23,12 @@ def counters(b: Builder, shape: Shape) -> Value:
         raise ValueError("more than 2^32 random numbers in one draw")
     line = b.iota(type=TensorType(U32, (size,)), axis=0)
     packed = b.key_make(b.const(0, line), line)
-    return b.reshape(packed, shape=shape)  # type: ignore[no-any-return]
+    return b.reshape(packed, shape=shape)
 
 
 def split(b: Builder, key: Value, n: int) -> Value:
     """`key[n]`: n independent keys."""
-    return b.threefry(b.broadcast(key, shape=(n,), axes=()), counters(b, (n,)))  # type: ignore[no-any-return]
+    return b.threefry(b.broadcast(key, shape=(n,), axes=()), counters(b, (n,)))
 
 
 def fold_in(b: Builder, key: Value, data: Value) -> Value:
@@ -36,19 +36,19 @@ def fold_in(b: Builder, key: Value, data: Value) -> Value:
     if b.type(data).dtype is I64:
         data = b.convert(data, dtype=I32)
     word = data if b.type(data).dtype is U32 else b.bitcast(data, dtype=U32)
-    return b.threefry(key, b.key_make(b.const(0, word), word))  # type: ignore[no-any-return]
+    return b.threefry(key, b.key_make(b.const(0, word), word))
 
 
 def blocks(b: Builder, key: Value, shape: Shape) -> Value:
     """One 64-bit cipher block an element, as keys."""
     shape = tuple(shape)
-    return b.threefry(b.broadcast(key, shape=shape, axes=()), counters(b, shape))  # type: ignore[no-any-return]
+    return b.threefry(b.broadcast(key, shape=shape, axes=()), counters(b, shape))
 
 
 def bits(b: Builder, key: Value, shape: Shape) -> Value:
     """`u32[shape]` random bits."""
     block = blocks(b, key, shape)
-    return b.xor(b.key_hi(block), b.key_lo(block))  # type: ignore[no-any-return]
+    return b.xor(b.key_hi(block), b.key_lo(block))
 
 
 def unit(b: Builder, key: Value, shape: Shape, dtype: DType) -> Value:
@@ -65,16 +65,21 @@ def unit(b: Builder, key: Value, shape: Shape, dtype: DType) -> Value:
         mantissa = b.shr(word, b.const(9, word))
         one = b.const(np.float32(1.0).view(np.uint32).item(), word)
     floats = b.bitcast(b.or_(mantissa, one), dtype=dtype)
-    return b.sub(floats, b.const(1.0, floats))  # type: ignore[no-any-return]
+    return b.sub(floats, b.const(1.0, floats))
 
 
 def uniform(
-    b: Builder, key: Value, shape: Shape, dtype: DType, low: Value | float = 0.0, high: Value | float = 1.0
+    b: Builder,
+    key: Value,
+    shape: Shape,
+    dtype: DType,
+    low: Value | float = 0.0,
+    high: Value | float = 1.0,
 ) -> Value:
     """Uniform floats in [low, high); the bounds are numbers or arrays of the shape."""
     u = unit(b, key, shape, dtype)
     lo, hi = (v if isinstance(v, Value) else b.const(v, u) for v in (low, high))
-    return b.max(lo, b.add(b.mul(u, b.sub(hi, lo)), lo))  # type: ignore[no-any-return]
+    return b.max(lo, b.add(b.mul(u, b.sub(hi, lo)), lo))
 
 
 def normal(b: Builder, key: Value, shape: Shape, dtype: DType) -> Value:
@@ -82,31 +87,31 @@ def normal(b: Builder, key: Value, shape: Shape, dtype: DType) -> Value:
     low = float(np.nextafter(dtype.numpy.type(-1), dtype.numpy.type(0)))
     u = uniform(b, key, shape, dtype, low, 1.0)
     root = b.const(dtype.numpy.type(np.sqrt(2)), u)
-    return b.mul(root, b.erfinv(u))  # type: ignore[no-any-return]
+    return b.mul(root, b.erfinv(u))
 
 
 def bernoulli(b: Builder, key: Value, p: Value, shape: Shape) -> Value:
     """Bools that are true with probability p (of the shape)."""
-    return b.lt(unit(b, key, shape, b.type(p).dtype), p)  # type: ignore[no-any-return]
+    return b.lt(unit(b, key, shape, b.type(p).dtype), p)
 
 
 def exponential(b: Builder, key: Value, shape: Shape, dtype: DType) -> Value:
     """Exponential floats of rate 1."""
-    return b.neg(b.log1p(b.neg(unit(b, key, shape, dtype))))  # type: ignore[no-any-return]
+    return b.neg(b.log1p(b.neg(unit(b, key, shape, dtype))))
 
 
 def gumbel(b: Builder, key: Value, shape: Shape, dtype: DType) -> Value:
     """Standard Gumbel floats."""
     tiny = float(np.finfo(dtype.numpy).tiny)
     u = uniform(b, key, shape, dtype, tiny, 1.0)
-    return b.neg(b.log(b.neg(b.log(u))))  # type: ignore[no-any-return]
+    return b.neg(b.log(b.neg(b.log(u))))
 
 
 def categorical(b: Builder, key: Value, logits: Value) -> Value:
     """i32 indices along the last axis of `logits`, each with probability softmax(logits)."""
     type = b.type(logits)
     noise = gumbel(b, key, type.shape, type.dtype)
-    return b.argmax(b.add(noise, logits), axis=type.rank - 1)  # type: ignore[no-any-return]
+    return b.argmax(b.add(noise, logits), axis=type.rank - 1)
 
 
 def permutation(b: Builder, key: Value, n: int) -> Value:
@@ -124,7 +129,7 @@ def permutation(b: Builder, key: Value, n: int) -> Value:
 def element(b: Builder, keys: Value, i: int) -> Value:
     """Key number i of an array of keys."""
     one = b.slice(keys, start=(i,), limit=(i + 1,), stride=(1,))
-    return b.reshape(one, shape=())  # type: ignore[no-any-return]
+    return b.reshape(one, shape=())
 
 
 def randint(b: Builder, key: Value, shape: Shape, low: int, high: int) -> Value:
@@ -135,7 +140,7 @@ def randint(b: Builder, key: Value, shape: Shape, low: int, high: int) -> Value:
     multiplier = b.const(pow(pow(2, 16, high - low), 2, high - low) % (high - low), upper)
     mixed = b.add(b.mul(b.mod(upper, span), multiplier), b.mod(lower, span))
     offset = b.bitcast(b.mod(mixed, span), dtype=I32)
-    return b.add(offset, b.const(low, offset))  # type: ignore[no-any-return]
+    return b.add(offset, b.const(low, offset))
 
 
 def key_words(seed: int) -> int:
@@ -143,5 +148,3 @@ def key_words(seed: int) -> int:
     low = seed & 0xFFFFFFFF
     high = (seed >> 32) & 0xFFFFFFFF if not -(2**31) <= seed < 2**32 else 0
     return high | (low << 32)
-
-

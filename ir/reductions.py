@@ -63,7 +63,9 @@ _declare_reduction(
 def _arg_infer(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block]) -> list[Type]:
     source, axis = tensor(operands[0]), attrs["axis"]
     need(source.dtype.is_number, f"argmax of {source.dtype}")
-    need(0 <= axis < source.rank and source.shape[axis] > 0, f"argmax along axis {axis} of {source}")
+    need(
+        0 <= axis < source.rank and source.shape[axis] > 0, f"argmax along axis {axis} of {source}"
+    )
     return [TensorType(I32, source.shape[:axis] + source.shape[axis + 1 :])]
 
 
@@ -80,8 +82,12 @@ def _declare_arg(name: str, function: Callable[..., Any], doc: str) -> None:
     )
 
 
-_declare_arg("argmax", np.argmax, "index of the first largest element along `axis` (NaN is largest)")
-_declare_arg("argmin", np.argmin, "index of the first smallest element along `axis` (NaN is smallest)")
+_declare_arg(
+    "argmax", np.argmax, "index of the first largest element along `axis` (NaN is largest)"
+)
+_declare_arg(
+    "argmin", np.argmin, "index of the first smallest element along `axis` (NaN is smallest)"
+)
 
 
 def _cumsum_infer(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block]) -> list[Type]:

@@ -188,7 +188,9 @@ def _dynamic_slice_infer(
     return [source.with_shape(sizes)]
 
 
-def _window(shape: tuple[int, ...], sizes: tuple[int, ...], starts: Sequence[Array]) -> tuple[slice, ...]:
+def _window(
+    shape: tuple[int, ...], sizes: tuple[int, ...], starts: Sequence[Array]
+) -> tuple[slice, ...]:
     begin = [max(0, min(int(s), n - m)) for s, n, m in zip(starts, shape, sizes)]
     return tuple(slice(b, b + m) for b, m in zip(begin, sizes))
 
@@ -301,7 +303,7 @@ def _scatter_add(attrs: Attrs, x: Array, index: Array, update: Array) -> Array:
 declare(
     OpDef(
         "scatter_add",
-        "x plus updates at the places that `gather` with the same attributes reads: x, index, update",
+        "x plus updates at the places that `gather` would read: x, index, update",
         _scatter_infer,
         _scatter_add,
         attrs=(("axis", "int"), ("batch", "int")),

@@ -40,13 +40,11 @@ def _rows(b: Builder, v: Value, start: int, stop: int) -> Value:
     if (start, stop) == (0, shape[0]):
         return v
     zeros = (0,) * (len(shape) - 1)
-    return b.slice(  # type: ignore[no-any-return]
-        v, start=(start, *zeros), limit=(stop, *shape[1:]), stride=(1,) * len(shape)
-    )
+    return b.slice(v, start=(start, *zeros), limit=(stop, *shape[1:]), stride=(1,) * len(shape))
 
 
 def _joined(b: Builder, column: Sequence[Value]) -> Value:
-    return column[0] if len(column) == 1 else b.concatenate(*column, axis=0)  # type: ignore[no-any-return]
+    return column[0] if len(column) == 1 else b.concatenate(*column, axis=0)
 
 
 def _body(op: Op, first: Value | None, b: Builder) -> Block:

@@ -23,8 +23,34 @@ from .split_reductions import split_reductions
 LOOK_BACK = 12  # open nests that a new root tries to join
 EXPENSIVE = 8  # cost above which a value used twice gets memory
 COSTLY = frozenset(
-    "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid "
-    "erf erfc erfinv lgamma digamma trigamma pow atan2 threefry".split()
+    [
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "sigmoid",
+        "erf",
+        "erfc",
+        "erfinv",
+        "lgamma",
+        "digamma",
+        "trigamma",
+        "pow",
+        "atan2",
+        "threefry",
+    ]
 )
 INLINE_DOT = 4096  # multiply-adds of a product that becomes a loop nest
 
@@ -227,12 +253,16 @@ class Bufferizer:
         """Place an op: nothing for a value computed at its uses, a nest, or a call."""
         if op.name == "const" and not isinstance(op.attrs["value"], int | float | bool):
             self.constant(op)
-        elif op.name == "reshape" and op.operands[0] in self.place and op.results[0] not in self.wanted:
+        elif (
+            op.name == "reshape"
+            and op.operands[0] in self.place
+            and op.results[0] not in self.wanted
+        ):
             self.view(op)
         elif op.name in INDEXED or OPS[op.name].elementwise:
-            if op.results[0] in self.roots and op.name != "const":
-                self.root(op.results[0])
-            elif op.results[0] in self.roots and op.results[0] in self.wanted:
+            if (op.results[0] in self.roots and op.name != "const") or (
+                op.results[0] in self.roots and op.results[0] in self.wanted
+            ):
                 self.root(op.results[0])
         elif op.name in REDUCTIONS and not self._is_gemm(op):
             self.root(op.results[0])
@@ -249,9 +279,9 @@ class Bufferizer:
     def view(self, op: Op) -> None:
         """A reshape of what has memory: the same memory."""
         (v,) = op.results
-        self.place[v] = self.b.op(
-            "loop.view", [self.place[op.operands[0]]], type=_buffer_type(v)
-        )[0]
+        self.place[v] = self.b.op("loop.view", [self.place[op.operands[0]]], type=_buffer_type(v))[
+            0
+        ]
         self.ready[v] = self.ready.get(op.operands[0], -1)
 
     def buffer_for(self, v: Value) -> Value:
@@ -343,5 +373,3 @@ class Bufferizer:
         self.copy(v, buffer)
         self.place[v] = buffer
         return buffer
-
-

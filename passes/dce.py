@@ -48,15 +48,17 @@ def _trim_branches(op: Op, live: set[Value]) -> Op:
     keep = [i for i, r in enumerate(op.results) if r in live]
     regions = []
     for region in op.regions:
-        results = [region.results[i] for i in keep]
-        live.update(results)
+        yielded = [region.results[i] for i in keep]
+        live.update(yielded)
         trimmed = dce_block(region, live)
-        regions.append(Block([], trimmed.ops, results))
+        regions.append(Block([], trimmed.ops, yielded))
     results = tuple(op.results[i] for i in keep)
     return Op(op.name, op.operands, op.attrs, tuple(regions), results, op.span)
 
 
-def _needed_carries(body: Block, carries: int, first: int, wanted: set[int], extra: list[Value]) -> set[int]:
+def _needed_carries(
+    body: Block, carries: int, first: int, wanted: set[int], extra: list[Value]
+) -> set[int]:
     """Carries that matter: the `wanted` ones and those that they, or `extra` values, depend on."""
     params = body.params[first : first + carries]
     needed = set(wanted)
@@ -74,9 +76,7 @@ def _trim_for(op: Op, live: set[Value]) -> Op:
     (body,) = op.regions
     outputs = [i for i in range(carries, len(op.results)) if op.results[i] in live]
     wanted = {i for i in range(carries) if op.results[i] in live}
-    needed = sorted(
-        _needed_carries(body, carries, 1, wanted, [body.results[i] for i in outputs])
-    )
+    needed = sorted(_needed_carries(body, carries, 1, wanted, [body.results[i] for i in outputs]))
     inner = {body.results[i] for i in (*needed, *outputs)}
     trimmed = dce_block(body, inner)
     streams = [j for j in range(carries, len(op.operands)) if body.params[1 + j] in inner]
@@ -99,9 +99,7 @@ def _trim_while(op: Op, live: set[Value]) -> Op:
     condition_live = set(cond.results)
     cond = dce_block(cond, condition_live)
     count = len(op.operands)
-    wanted = {
-        i for i in range(count) if op.results[i] in live or cond.params[i] in condition_live
-    }
+    wanted = {i for i in range(count) if op.results[i] in live or cond.params[i] in condition_live}
     needed = sorted(_needed_carries(body, count, 0, wanted, []))
     inner = {body.results[i] for i in needed}
     trimmed = dce_block(body, inner)

@@ -18,7 +18,7 @@ from ..ir.linalg import free_axes
 from ..ir.loops import INDEX
 from ..ir.opdef import OPS
 from ..ir.types import BOOL, I64, TensorType
-from .index_maps import Writer, reshape_index, stride_of
+from .index_maps import Scope, Writer, reshape_index, stride_of
 
 if TYPE_CHECKING:
     from .bufferize import Bufferizer
@@ -70,7 +70,7 @@ class Nest:
             self.w.scope = self._bottom()
             raise
 
-    def _bottom(self) -> object:
+    def _bottom(self) -> Scope:
         scope = self.w.scope
         while scope.outer is not None:
             scope = scope.outer
@@ -180,7 +180,9 @@ class Nest:
         for i, p in enumerate(params):
             scores[i] = sum(self._unit(op, p) for op, _ in self.loads[before:])
         best = max(scores, key=lambda i: (scores[i], i), default=-1)
-        outer = max((sum(self._unit(op, p) for op, _ in self.loads[before:]) for p in self.index), default=0)
+        outer = max(
+            (sum(self._unit(op, p) for op, _ in self.loads[before:]) for p in self.index), default=0
+        )
         if best >= 0 and (scores[best] >= outer or not self.dims):
             return best
         return -1

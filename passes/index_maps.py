@@ -48,7 +48,9 @@ class Writer:
             scope = scope.outer
         return scope
 
-    def write(self, name: str, operands: Sequence[Value], key: object = None, **attrs: object) -> Value:
+    def write(
+        self, name: str, operands: Sequence[Value], key: object = None, **attrs: object
+    ) -> Value:
         """A pure op with one result, found again if it was written before."""
         depth = max((self.depths.get(v, 0) for v in operands), default=0)
         scope = self._at(depth)
@@ -130,7 +132,8 @@ def reshape_groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[in
     groups = []
     i = j = 0
     while i < len(old) or j < len(new):
-        left, right = [], []
+        left: list[int] = []
+        right: list[int] = []
         a = b = 1
         while True:
             if a == b and (left or right) and (a > 1 or (i >= len(old) and j >= len(new))):

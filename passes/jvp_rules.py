@@ -30,12 +30,12 @@ def add(b: Any, x: Value | None, y: Value | None) -> Value | None:
     """x + y where None is zero."""
     if x is None or y is None:
         return x if y is None else y
-    return b.add(x, y)  # type: ignore[no-any-return]
+    return b.add(x, y)
 
 
 def zero_if_none(b: Any, t: Value | None, like: Value) -> Value:
     """t, or zeros like `like`."""
-    return b.const(0, like) if t is None else t  # type: ignore[no-any-return]
+    return b.const(0, like) if t is None else t
 
 
 def _unary(name: str, derivative: Callable[[Any, Value, Value], Value]) -> None:
@@ -48,11 +48,11 @@ def _unary(name: str, derivative: Callable[[Any, Value, Value], Value]) -> None:
 
 
 def _c(b: Any, value: float, like: Value) -> Value:
-    return b.const(value, like)  # type: ignore[no-any-return]
+    return b.const(value, like)
 
 
 def _one_minus_square(b: Any, y: Value) -> Value:
-    return b.sub(_c(b, 1, y), b.mul(y, y))  # type: ignore[no-any-return]
+    return b.sub(_c(b, 1, y), b.mul(y, y))
 
 
 def _gauss(scale: float) -> Callable[[Any, Value, Value], Value]:
@@ -197,12 +197,12 @@ def _convert(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
 @JVP.register("broadcast", "reshape", "transpose", "slice", "reverse", "reduce_sum", "cumsum")
 def _same_op(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
     """Linear in its only operand: the op applied to the tangent."""
-    return b.op(op.name, [ts[0]], **op.attrs)  # type: ignore[no-any-return]
+    return b.op(op.name, [ts[0]], **op.attrs)
 
 
 @JVP.register("dynamic_slice", "gather")
 def _indexed(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
-    return b.op(op.name, [ts[0], *xs[1:]], **op.attrs)  # type: ignore[no-any-return]
+    return b.op(op.name, [ts[0], *xs[1:]], **op.attrs)
 
 
 @JVP.register("dynamic_update")
@@ -266,9 +266,7 @@ def _thirds(b: Any, v: Value, half: int, size: int) -> tuple[Value, Value, Value
 
     def part(low: int, high: int) -> Value:
         n = len(lead)
-        return b.slice(  # type: ignore[no-any-return]
-            v, start=(0,) * n + (low,), limit=(*lead, high), stride=(1,) * (n + 1)
-        )
+        return b.slice(v, start=(0,) * n + (low,), limit=(*lead, high), stride=(1,) * (n + 1))
 
     return part(0, half), part(half, 2 * half), part(2 * half, size) if size % 2 else None
 
@@ -308,7 +306,7 @@ def matmul(b: Any, x: Value, y: Value, tx: bool = False, ty: bool = False) -> Va
     """Product of stacks of matrices, either one transposed."""
     n = len(shape_of(x)) - 2
     batch = tuple(range(n))
-    return b.dot_general(  # type: ignore[no-any-return]
+    return b.dot_general(
         x,
         y,
         lhs_batch=batch,
@@ -325,7 +323,7 @@ def triangle_mask(b: Any, like: Value, lower: bool, strict: bool = False) -> Val
     cols = b.iota(type=type.with_dtype(I32), axis=type.rank - 1)
     first, second = (rows, cols) if lower else (cols, rows)
     inside = b.gt(first, second) if strict else b.ge(first, second)
-    return b.convert(inside, dtype=type.dtype)  # type: ignore[no-any-return]
+    return b.convert(inside, dtype=type.dtype)
 
 
 @JVP.register("cholesky")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..ir.builder import Builder
@@ -109,9 +110,7 @@ def _cumsum(host: Bufferizer, op: Op) -> None:
         total = b.op("loop.load", [out, *at(before)])[0]
         total = b.op("select", [first, value, b.op("add", [total, value])[0]])[0]
         b.op("loop.store", [total, out, *at(j)])
-        Builder(body).op(
-            "loop.for", [], [loop], trips=shape[axis], reverse=op.attrs["reverse"]
-        )
+        Builder(body).op("loop.for", [], [loop], trips=shape[axis], reverse=op.attrs["reverse"])
         host.b.op("loop.nest", [], [body], dims=dims, parallel=0, simd=-1)
 
     host.defer(run, op.operands, op.results)
@@ -128,7 +127,7 @@ def _layout(
     out = []
     for group in (batch, rows, cols):
         group = [i for i in group if shape[i] != 1]
-        for left, right in zip(group, group[1:]):
+        for left, right in pairwise(group):
             if strides[left] != strides[right] * shape[right]:
                 return None
         out.append(strides[group[-1]] if group else 1)
@@ -346,18 +345,21 @@ def _for(host: Bufferizer, op: Op) -> None:
             inner.place[p] = b.op("loop.subview", [stream, i])[0]
         rows = [b.op("loop.subview", [stack, i])[0] for stack in stacks]
         _loop_body(inner, body, states, rows)
-        host.b.op(
-            "loop.for", [], [out], trips=op.attrs["trips"], reverse=op.attrs["reverse"]
-        )
+        host.b.op("loop.for", [], [out], trips=op.attrs["trips"], reverse=op.attrs["reverse"])
 
     host.defer(run, _reads(op), op.results)
+
+
+def _buffer_type(v: Value) -> BufferType:
+    assert isinstance(v.type, BufferType)
+    return v.type
 
 
 def _loop_body(
     inner: Bufferizer, body: Block, states: Sequence[Value], rows: Sequence[Value]
 ) -> None:
     """A loop body: new carries are computed aside, then moved over the old ones."""
-    temporaries = [inner.alloc(s.type) for s in states]
+    temporaries = [inner.alloc(_buffer_type(s)) for s in states]
     inner.block(body, [*temporaries, *rows], moving=list(zip(temporaries, states)))
 
 
@@ -398,5 +400,3 @@ def _while(host: Bufferizer, op: Op) -> None:
         host.b.op("loop.while", [], [test, out])
 
     host.defer(run, _reads(op), op.results)
-
-

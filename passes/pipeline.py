@@ -98,4 +98,6 @@ def _bug(name: str, before: Module, error: Exception) -> CompilerBug:
     handle, path = tempfile.mkstemp(prefix=f"wengert-before-{name}-", suffix=".ir")
     with os.fdopen(handle, "w") as file:
         file.write(print_module(before, spans=True))
-    return CompilerBug(f"pass '{name}' failed: {type(error).__name__}: {error}\nIR before it: {path}")
+    return CompilerBug(
+        f"pass '{name}' failed: {type(error).__name__}: {error}\nIR before it: {path}"
+    )

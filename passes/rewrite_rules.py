@@ -122,7 +122,12 @@ def _div(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     value = b.splat(y)
     if value == 1:
         return [x]
-    if isinstance(value, float) and value and math.isfinite(value) and abs(math.frexp(value)[0]) == 0.5:
+    if (
+        isinstance(value, float)
+        and value
+        and math.isfinite(value)
+        and abs(math.frexp(value)[0]) == 0.5
+    ):
         return [b.mul(x, b.const(1 / value, y))]  # a power of two: exact
     return None
 
@@ -255,9 +260,7 @@ def _slice(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     first = inner.attrs
     begin = tuple(p + lo * s for p, lo, s in zip(first["start"], start, first["stride"]))
     step = tuple(s * t for s, t in zip(first["stride"], stride))
-    end = tuple(
-        lo + max(0, n - 1) * s + (n > 0) for lo, n, s in zip(begin, shape, step)
-    )
+    end = tuple(lo + max(0, n - 1) * s + (n > 0) for lo, n, s in zip(begin, shape, step))
     return [b.slice(inner.operands[0], start=begin, limit=end, stride=step)]
 
 

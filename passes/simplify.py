@@ -94,9 +94,7 @@ def _chosen_region(
         carries = op.attrs["carries"]
         if len(op.results) > carries:
             return None
-        rows = [
-            b.reshape(x, shape=Builder.type(x).shape[1:]) for x in operands[carries:]
-        ]
+        rows = [b.reshape(x, shape=Builder.type(x).shape[1:]) for x in operands[carries:]]
         return op.regions[0], [b.const(0, I32), *operands[:carries], *rows]
     return None
 

@@ -10,7 +10,7 @@ from ..ir.clone import clone_op
 from ..ir.core import Block, Module, Op, Value, free_values
 from ..ir.types import I32, TensorType
 from .jvp import NotDifferentiable
-from .transpose_rules import TRANSPOSE
+from .transpose_rules import ACCUMULATE, TRANSPOSE
 
 STACK_AT_MOST = 2**24  # elements: above, cotangents of captured values accumulate in a carry
 
@@ -72,6 +72,10 @@ class Backward:
         if control is not None:
             control(self, op, cts)
             return
+        into, total = ACCUMULATE.get(op.name), self.cts.get(op.operands[0])
+        if into is not None and total is not None and cts[0] is not None:
+            self.cts[op.operands[0]] = into(self.b, op, self.known, cts[0], total)
+            return
         rule = TRANSPOSE.get(op.name)
         if rule is None or len(op.results) != 1 or cts[0] is None:
             raise NotDifferentiable(f"'{op.name}' of a derivative cannot be transposed", op.span)
@@ -88,16 +92,18 @@ def _captured(w: Backward, region: Block) -> list[Value]:
 
 
 def _zeros(w: Backward, v: Value) -> Value:
-    return w.b.const(0, v)  # type: ignore[no-any-return]
+    return w.b.const(0, v)
 
 
 def _branches(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
-    """Each branch gives the cotangents of every linear value that any branch captures."""
+    """Each branch adds to the cotangents of every linear value that any branch captures."""
     captured = list(dict.fromkeys(v for r in op.regions for v in _captured(w, r)))
+    totals = {v: w.cts.pop(v) for v in captured if v in w.cts}
     regions = []
     for region in op.regions:
         out = Block()
         inner = Backward(w.module, Builder(out), dict(w.env), set(w.linear))
+        inner.cts.update(totals)
         seeds = [(v, ct) for v, ct in zip(region.results, cts) if ct is not None]
         inner.run(region.ops, seeds)
         out.results = [inner.cts.get(v) or inner.b.const(0, v) for v in captured]
@@ -130,19 +136,18 @@ def _for(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
         set(w.linear) | {params[i] for i in (*range(carries), *linear_streams)},
     )
     seeds = [*zip(body.results, ct_carry), *((body.results[i], c) for i, c in ct_outputs.items())]
+    inner.cts.update(zip(captured, sums))
     inner.run(body.ops, seeds)
 
     def found(v: Value) -> Value:
-        return inner.cts.get(v) or inner.b.const(0, v)  # type: ignore[no-any-return]
+        return inner.cts.get(v) or inner.b.const(0, v)
 
     out.results = [found(params[i]) for i in range(carries)]
+    outputs = [found(params[i]) for i in linear_streams]
     totals = [found(v) for v in captured]
-    if not stack:
-        out.results += [inner.b.add(s, t) for s, t in zip(sums, totals)]
-    out.results += [found(params[i]) for i in linear_streams]
-    out.results += totals if stack else []
+    out.results += outputs + totals if stack else totals + outputs
     starts = [cts[i] if cts[i] is not None else _zeros(w, op.results[i]) for i in range(carries)]
-    starts += [] if stack else [_zeros(w, v) for v in captured]
+    starts += [] if stack else [w.cts.pop(v, None) or _zeros(w, v) for v in captured]
     streams = [w.known(op.operands[i]) for i in known_streams] + [cts[i] for i in seeded]
     results = w.b.op(
         "for",

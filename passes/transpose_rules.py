@@ -20,6 +20,10 @@ Known = Callable[[Value], Value]
 Cotangents = Sequence[Value | None]
 Rule = Callable[[Any, Op, Known, Value, Sequence[bool]], Cotangents]
 TRANSPOSE: RuleTable[Rule] = RuleTable("transpose")
+Into = Callable[[Any, Op, Known, Value, Value], Value]
+# How the cotangent of a few elements is added to the total of their array, without a second
+# array of zeros: (b, op, env, ct, total) -> total. In a loop this is an update in place.
+ACCUMULATE: RuleTable[Into] = RuleTable("accumulation")
 
 
 @TRANSPOSE.register("add")
@@ -129,6 +133,13 @@ def _dynamic_slice(b: Any, op: Op, known: Known, ct: Value, linear: Sequence[boo
     return [b.dynamic_update(zeros, ct, *starts), *[None] * len(starts)]
 
 
+@ACCUMULATE.register("dynamic_slice")
+def _add_slice(b: Any, op: Op, known: Known, ct: Value, total: Value) -> Value:
+    starts = [known(i) for i in op.operands[1:]]
+    before = b.dynamic_slice(total, *starts, sizes=op.attrs["sizes"])
+    return b.dynamic_update(total, b.add(before, ct), *starts)  # type: ignore[no-any-return]
+
+
 @TRANSPOSE.register("dynamic_update")
 def _dynamic_update(b: Any, op: Op, known: Known, ct: Value, linear: Sequence[bool]) -> Cotangents:
     starts = [known(i) for i in op.operands[2:]]
@@ -144,6 +155,11 @@ def _dynamic_update(b: Any, op: Op, known: Known, ct: Value, linear: Sequence[bo
 def _gather(b: Any, op: Op, known: Known, ct: Value, linear: Sequence[bool]) -> Cotangents:
     zeros = b.const(0, op.operands[0])
     return [b.scatter_add(zeros, known(op.operands[1]), ct, **op.attrs), None]
+
+
+@ACCUMULATE.register("gather")
+def _add_gather(b: Any, op: Op, known: Known, ct: Value, total: Value) -> Value:
+    return b.scatter_add(total, known(op.operands[1]), ct, **op.attrs)  # type: ignore[no-any-return]
 
 
 @TRANSPOSE.register("scatter_add")
@@ -205,5 +221,3 @@ def _triangular_solve(
 ) -> Cotangents:
     attrs = op.attrs | {"trans": not op.attrs["trans"]}
     return [None, b.triangular_solve(known(op.operands[0]), ct, **attrs)]
-
-

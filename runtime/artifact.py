@@ -1,4 +1,4 @@
-"""Compiled functions as files: saved on one run, loaded and called on another, source not needed."""
+"""Compiled functions as files: saved in one run, called in another without the source."""
 
 from __future__ import annotations
 
@@ -132,4 +132,6 @@ def load_compiled(path: str) -> LoadedFunction:
             hint="save it again on this machine",
         )
     params = [(n, from_json(s)) for n, s in meta["params"]]
-    return LoadedFunction(meta["function"], params, from_json(meta["result"]), Executable.from_bytes(code))
+    return LoadedFunction(
+        meta["function"], params, from_json(meta["result"]), Executable.from_bytes(code)
+    )

@@ -94,7 +94,9 @@ def bind(
         value = values[parameter.name]
         place = Place(parameter.name, parameter.span)
         if isinstance(parameter.annotation, syntax.StaticType):
-            item: Struct | Static = Static(static_value(value, parameter.annotation, place, reference))
+            item: Struct | Static = Static(
+                static_value(value, parameter.annotation, place, reference)
+            )
         elif isinstance(value, reference):
             item = Static(value)
         else:

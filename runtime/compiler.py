@@ -141,14 +141,10 @@ def _hessian(module: Module, params: Params, request: Request, dumps: Dumps) -> 
 
 
 def _basis(b: Any, basis: Array, type: TensorType, total: int) -> Any:
-    return b.const(
-        basis.reshape(total, *type.shape), TensorType(type.dtype, (total, *type.shape))
-    )
+    return b.const(basis.reshape(total, *type.shape), TensorType(type.dtype, (total, *type.shape)))
 
 
-def _sampled(
-    module: Module, params: Params, request: Request, name: str, dumps: Dumps
-) -> Module:
+def _sampled(module: Module, params: Params, request: Request, name: str, dumps: Dumps) -> Module:
     keys = key_positions(params)
     if not keys:
         raise CallError(

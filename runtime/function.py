@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..frontend import syntax
+from ..ir.span import Span
 from ..ir.struct import RecordStruct, Struct, TupleStruct, leaves
 from ..ir.types import TensorType
 from .binding import Bound, Static, bind
@@ -104,7 +105,9 @@ class CompiledFunction:
         names, single = choose_wrt(self.__name__, special.params, wrt)
         given = (tangents,) if single else tuple(tangents)
         if len(given) != len(names):
-            raise CallError(f"jvp by {', '.join(names)} takes {len(names)} tangents, not {len(given)}")
+            raise CallError(
+                f"jvp by {', '.join(names)} takes {len(names)} tangents, not {len(given)}"
+            )
         flat = [a for n, t in zip(names, given) for a in self._tangent(special, n, t, "tangent")]
         out = special.run(Request("jvp", names), [*bound.arrays, *flat])
         result = special.lowered.result
@@ -149,9 +152,7 @@ class CompiledFunction:
         """
         bound = self._bound(args, kwargs)
         shared = self._shared_axes(axes or {}, bound)
-        mapped = [
-            n for n, s in bound.signature if n not in shared and not isinstance(s, Static)
-        ]
+        mapped = [n for n, s in bound.signature if n not in shared and not isinstance(s, Static)]
         size = self._batch_size(bound, mapped)
         special = self._specialize(unbatch(bound, mapped))
         out = special.run(Request(axes=tuple(mapped), size=size), bound.arrays)
@@ -179,7 +180,7 @@ class CompiledFunction:
         return self._text("xla", "stablehlo", args, kwargs)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Write the compiled function for the signature of `args` to a file; see `wg.load_compiled`.
+        """Write the code for the signature of `args` to a file; see `wg.load_compiled`.
 
         Options `derivative=`, `wrt=`, `samples=` as for `ir`.
         """
@@ -300,7 +301,9 @@ def _has_tracer(value: Any) -> bool:
 def check_samples(samples: Any) -> int:
     """`samples` as a count, or CallError."""
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 0:
-        raise CallError("samples is a count", expected="a whole number, 1 or more", found=repr(samples))
+        raise CallError(
+            "samples is a count", expected="a whole number, 1 or more", found=repr(samples)
+        )
     return int(samples)
 
 
@@ -348,18 +351,20 @@ def match_floats(converter: Converter, struct: Struct, value: Any, what: str) ->
                     found=describe(value),
                 )
             pairs = [(s, value[k], f"{what}.{k}") for k, s in fields]
-        case TensorType(dtype, shape):
+        case TensorType(dtype, _):
             if not dtype.is_float:
                 return []
             out: list[Any] = []
             annotation = syntax.NamedType(_NOWHERE, dtype.name)
             found = converter.flatten(value, annotation, Place(what, None), out)
             if found != struct:
-                raise ArgumentError(f"{what} has the wrong shape", expected=str(struct), found=str(found))
+                raise ArgumentError(
+                    f"{what} has the wrong shape", expected=str(struct), found=str(found)
+                )
             return out
     return [a for s, v, w in pairs for a in match_floats(converter, s, v, w)]
 
 
-_NOWHERE = syntax.Span("", 0, 0, 0, 0)
+_NOWHERE = Span("", 0, 0, 0, 0)
 
 __all__ = ["BackendError", "CompiledFunction", "float_leaves"]

@@ -7,6 +7,7 @@ passes computed, lowered the same way. JAX transposes that for reverse mode.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,9 +16,9 @@ import numpy as np
 
 from ..backends.xla.lower import lower
 from ..frontend import syntax
-from ..ir.struct import Struct
+from ..ir.struct import RecordStruct, Struct, TupleStruct
 from ..ir.types import KEY, TensorType
-from .binding import Static, match_parameters
+from .binding import match_parameters
 from .requests import Request, float_leaves
 from .values import as_fields, unflatten
 
@@ -29,36 +30,49 @@ if TYPE_CHECKING:
 def call_in_jax(function: CompiledFunction, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """The result of `function` as traced JAX values."""
     values = match_parameters(function.decl, args, kwargs)
-    annotations = {p.name: p.annotation for p in function.decl.parameters}
-    signature: list[tuple[str, Struct | Static]] = []
-    traced: list[Any] = []
-    shadow: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(annotations[name], syntax.StaticType):
-            shadow[name] = value
-        else:
-            shadow[name] = _shadow(value, traced)
-    bound = function._bound((), shadow)
-    signature = list(bound.signature)
-    special = function._specialize(type(bound)(tuple(signature), ()))
+    static = {
+        p.name for p in function.decl.parameters if isinstance(p.annotation, syntax.StaticType)
+    }
+    shadow = {n: v if n in static else _shadow(v) for n, v in values.items()}
+    special = function._specialize(replace(function._bound((), shadow), arrays=()))
+    params = special.lowered.params
+    traced = [x for name, struct in params for x in _flatten(struct, values[name])]
     cast = [_cast(x, p.type) for x, p in zip(traced, special.lowered.module.main.params)]
     out = _differentiable(special)(*cast)
     return unflatten(special.lowered.result, iter(out), lambda x: x)
 
 
-def _shadow(value: Any, traced: list[Any]) -> Any:
-    """Zeros of the shapes of traced values, to find the signature; the values go to `traced`."""
+def _shadow(value: Any) -> Any:
+    """Zeros of the shapes and dtypes of traced values, to find the signature."""
     fields = as_fields(value)
     if fields is not None:
-        return {k: _shadow(v, traced) for k, v in fields.items()}
+        return {k: _shadow(v) for k, v in fields.items()}
     if isinstance(value, tuple):
-        return tuple(_shadow(v, traced) for v in value)
-    array = jnp.asarray(value) if not str(getattr(value, "dtype", "")).startswith("key<") else None
-    if array is None:
-        value = jax.random.key_data(value)
-        array = value
-    traced.append(array)
+        return tuple(_shadow(v) for v in value)
+    if callable(value):
+        return value  # a function given as an argument
+    array = _as_jax(value)
     return np.zeros(array.shape, array.dtype)
+
+
+def _flatten(struct: Struct, value: Any) -> list[Any]:
+    """The arrays of `value` in the order of `struct`: JAX reorders the fields of dicts."""
+    match struct:
+        case TensorType():
+            return [_as_jax(value)]
+        case TupleStruct(items):
+            return [x for s, v in zip(items, value, strict=True) for x in _flatten(s, v)]
+        case RecordStruct(_, fields):
+            given = as_fields(value)
+            assert given is not None
+            return [x for name, s in fields for x in _flatten(s, given[name])]
+
+
+def _as_jax(value: Any) -> Any:
+    """A JAX array; a typed key as its words."""
+    if str(getattr(value, "dtype", "")).startswith("key<"):
+        return jax.random.key_data(value)
+    return jnp.asarray(value)
 
 
 def _cast(x: Any, type: Any) -> Any:
@@ -97,5 +111,3 @@ def _differentiable(special: Specialization) -> Any:
 
 def _float0(x: Any) -> Any:
     return np.zeros(x.shape, jax.dtypes.float0)
-
-

@@ -68,7 +68,7 @@ def _like(b: Builder, x: Value, target: Value) -> Value:
 
 
 def _cut(b: Builder, x: Value, limit: float) -> Value:
-    return b.max(b.min(x, b.const(limit, x)), b.const(-limit, x))  # type: ignore[no-any-return]
+    return b.max(b.min(x, b.const(limit, x)), b.const(-limit, x))
 
 
 def _clip_norm(b: Builder, grads: Values, limit: float) -> Values:
@@ -86,9 +86,7 @@ def _clip_norm(b: Builder, grads: Values, limit: float) -> Values:
 
 def _blend(b: Builder, old: Value, new: Value, keep: float) -> Value:
     """The moving average `keep * old + (1 - keep) * new`."""
-    return b.add(  # type: ignore[no-any-return]
-        b.mul(old, b.const(keep, old)), b.mul(new, b.const(1 - keep, new))
-    )
+    return b.add(b.mul(old, b.const(keep, old)), b.mul(new, b.const(1 - keep, new)))
 
 
 def _decayed(b: Builder, moves: Values, params: Values, decay: float) -> Values:
@@ -159,7 +157,7 @@ def _bias(b: Builder, done: Value, keep: float) -> Value:
     if keep == 0:
         return b.const(1, done)
     power = b.mul(done, b.const(math.log(keep), done))
-    return b.neg(b.expm1(power))  # type: ignore[no-any-return]
+    return b.neg(b.expm1(power))
 
 
 @dataclass(frozen=True)

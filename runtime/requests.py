@@ -82,9 +82,9 @@ def _signature(module: Module) -> tuple[Function, list[TensorType]]:
     return main, [t for p in main.params if isinstance(t := p.type, TensorType)]
 
 
-def _wrapper(module: Module, stem: str, types: Sequence[TensorType], names: Sequence[str]) -> tuple[
-    str, Block, Builder
-]:
+def _wrapper(
+    module: Module, stem: str, types: Sequence[TensorType], names: Sequence[str]
+) -> tuple[str, Block, Builder]:
     name = module.fresh_name(f"{module.entry}_{stem}")
     block, builder = function_block(types, names)
     builder.span = module.main.span
@@ -134,9 +134,7 @@ def add_jvp(module: Module, wrt: Sequence[int]) -> None:
     name, block, b = _wrapper(module, "jvp", [*types, *tangents], names)
     results = [t for r in main.results if isinstance(t := r.type, TensorType)]
     derived = tuple(t for t in results if t.dtype.is_float)
-    out = b.op(
-        "diff.jvp", block.params, fn=main.name, wrt=tuple(wrt), types=(*results, *derived)
-    )
+    out = b.op("diff.jvp", block.params, fn=main.name, wrt=tuple(wrt), types=(*results, *derived))
     _finish(module, name, block, out)
 
 

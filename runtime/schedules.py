@@ -62,7 +62,7 @@ class Linear(Schedule):
     def emit(self, b: Builder, step: Value) -> Value:
         """See Schedule."""
         climb = b.mul(_progress(b, step, self.steps), b.const(self.end - self.start, step))
-        return b.add(climb, b.const(self.start, step))  # type: ignore[no-any-return]
+        return b.add(climb, b.const(self.start, step))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class CosineDecay(Schedule):
         turn = b.mul(_progress(b, step, self.steps), b.const(math.pi, step))
         half = b.const(0.5 * (self.peak - self.end), step)
         wave = b.mul(b.add(b.cos(turn), b.const(1, step)), half)
-        return b.add(wave, b.const(self.end, step))  # type: ignore[no-any-return]
+        return b.add(wave, b.const(self.end, step))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ExponentialDecay(Schedule):
         if self.staircase:
             exponent = b.floor(exponent)
         decay = b.exp(b.mul(exponent, b.const(math.log(self.factor), step)))
-        return b.mul(decay, b.const(self.start, step))  # type: ignore[no-any-return]
+        return b.mul(decay, b.const(self.start, step))
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Piecewise(Schedule):
 def _progress(b: Builder, step: Value, steps: int) -> Value:
     """The share of `steps` that is done, between 0 and 1."""
     share = b.div(step, b.const(steps, step))
-    return b.max(b.min(share, b.const(1, step)), b.const(0, step))  # type: ignore[no-any-return]
+    return b.max(b.min(share, b.const(1, step)), b.const(0, step))
 
 
 def constant(rate: float) -> Schedule:

@@ -38,7 +38,9 @@ class Place:
         """The place of an item or a field of this value."""
         return Place(self.path + step, self.span)
 
-    def fail(self, summary: str, expected: str, found: str, hint: str | None = None) -> ArgumentError:
+    def fail(
+        self, summary: str, expected: str, found: str, hint: str | None = None
+    ) -> ArgumentError:
         """The error to raise for the value here."""
         message = f"argument '{self.path}' {summary}"
         return ArgumentError(message, self.span, expected=expected, found=found, hint=hint)

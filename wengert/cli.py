@@ -237,7 +237,9 @@ def _fit(options: argparse.Namespace) -> None:
         key=key(options.seed),
         **args,
     )
-    print(f"{result.steps} steps in {result.seconds:.2f} s, loss {np.asarray(result.losses)[-1]:.6g}")
+    print(
+        f"{result.steps} steps in {result.seconds:.2f} s, loss {np.asarray(result.losses)[-1]:.6g}"
+    )
     _show("", result.params)
     if options.output:
         result.save(options.output)

@@ -154,7 +154,9 @@ def asinh(x: Num) -> Num:
     a = x.call("fabs")
     root = a.fma(a, 1.0).call("sqrt")
     small = log1p(a + a * a / (root + 1.0))
-    return _with_sign((log(a) + math.log(2)).where(a.compare(">", 1e8 if x.wide else 1e4), small), x)
+    return _with_sign(
+        (log(a) + math.log(2)).where(a.compare(">", 1e8 if x.wide else 1e4), small), x
+    )
 
 
 def acosh(x: Num) -> Num:
@@ -216,6 +218,7 @@ def _trig(shift: int) -> Function:
 
 sin, cos = _trig(0), _trig(1)
 
+
 def digamma(x: Num) -> Num:
     """Derivative of log gamma: the recurrence up to 10, then the asymptotic series.
 
@@ -230,9 +233,7 @@ def digamma(x: Num) -> Num:
         total = (total - 1.0 / y).where(low, total)
         y = (y + 1.0).where(low, y)
     inv = 1.0 / (y * y)
-    series = inv.poly(
-        [-1 / 12, 691 / 32760, -1 / 132, 1 / 240, -1 / 252, 1 / 120, -1 / 12]
-    ) * inv
+    series = inv.poly([-1 / 12, 691 / 32760, -1 / 132, 1 / 240, -1 / 252, 1 / 120, -1 / 12]) * inv
     value = total + log(y) - 0.5 / y + series
     whole = x.call("floor").compare("==", x)
     frac = x - x.call("rint")

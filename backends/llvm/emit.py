@@ -418,5 +418,3 @@ def widest_float(block: Block) -> int:
             if isinstance(r.type, TensorType) and r.type.dtype is F64:
                 return F64.itemsize
     return F32.itemsize
-
-

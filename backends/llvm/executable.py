@@ -46,7 +46,8 @@ def register_bytes() -> int:
 @functools.cache
 def host_name() -> str:
     """What compiled code depends on besides the program."""
-    return f"{llvm.get_host_cpu_name()}/{llvm.get_host_cpu_features().flatten()}/{llvm.llvm_version_info}"
+    features = llvm.get_host_cpu_features().flatten()
+    return f"{llvm.get_host_cpu_name()}/{features}/{llvm.llvm_version_info}"
 
 
 def optimise(text: str, level: int) -> Any:
@@ -108,9 +109,7 @@ class Executable:
     types: buffer types of the parameters: inputs, then `outputs` outputs.
     """
 
-    def __init__(
-        self, image: bytes, types: Sequence[BufferType], outputs: int, arena: int
-    ) -> None:
+    def __init__(self, image: bytes, types: Sequence[BufferType], outputs: int, arena: int) -> None:
         self.image = image
         self.types = tuple(types)
         self.outputs = outputs
@@ -210,7 +209,7 @@ def _scalar_call(entry: Any, kinds: Sequence[Any], arena: int) -> Callable[..., 
         for view, arg in zip(views, args):
             view.value = arg
         entry(*raw)
-        return out.value  # type: ignore[no-any-return]
+        return out.value
 
     return call
 

@@ -1,4 +1,4 @@
-"""Library kernels: matrix products and factorisations from SciPy's BLAS and LAPACK, copies, sort."""
+"""Library kernels: products and factorisations from SciPy's BLAS and LAPACK, copies, sort."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import llvmlite.ir as ll
 import numpy as np
 
 from ...ir.core import Op, Value
-from ...ir.types import DTYPES, F64, DType
+from ...ir.types import DTYPES, F64, BufferType, DType
 from .emit import ENTRY, Emitter, rule
 from .lanes import INT32, INT64, POINTER, REGISTER, VOID
 from .nests import share_tasks
@@ -40,6 +40,11 @@ def _external(e: Emitter, name: str, count: int) -> Any:
     if found is None:
         found = ll.Function(e.module, ll.FunctionType(VOID, [POINTER] * count), name)
     return found
+
+
+def _nbytes(v: Value) -> int:
+    assert isinstance(v.type, BufferType)
+    return v.type.tensor.nbytes
 
 
 def _letter(dtype: DType) -> str:
@@ -109,7 +114,7 @@ def _call(e: Emitter, op: Op) -> None:
 
 def _copy(e: Emitter, operands: Sequence[Value], flags: Sequence[str]) -> None:
     source, target = operands
-    size = source.type.tensor.nbytes
+    size = _nbytes(source)
     if size:
         _memcpy(e, target, source, size)
 
@@ -137,7 +142,7 @@ def _cholesky(e: Emitter, operands: Sequence[Value], flags: Sequence[str]) -> No
     n = a.type.shape[-1]
     if not count or not n:
         return
-    _memcpy(e, out, a, a.type.tensor.nbytes)
+    _memcpy(e, out, a, _nbytes(a))
     info = e.alloca(INT32)
     args = [_char(e, "U"), _int(e, n)]
     ld = _int(e, n)
@@ -164,7 +169,7 @@ def _triangular_solve(e: Emitter, operands: Sequence[Value], flags: Sequence[str
     n, m = b.type.shape[-2:]
     if not count or not n or not m:
         return
-    _memcpy(e, out, b, b.type.tensor.nbytes)
+    _memcpy(e, out, b, _nbytes(b))
     lower, trans = "lower" in flags, "trans" in flags
     args = [_char(e, c) for c in ("R", "U" if lower else "L", "T" if trans else "N", "N")]
     sizes = [_int(e, m), _int(e, n)]
@@ -182,7 +187,7 @@ def _sort(e: Emitter, operands: Sequence[Value], flags: Sequence[str]) -> None:
     half = len(operands) // 2
     first = operands[0].type
     columns = first.shape[-1]
-    rows = first.tensor.size // columns if columns else 0
+    rows = int(np.prod(first.shape[:-1], dtype=np.int64)) if columns else 0
     if not rows:
         return
     names = list(DTYPES)
@@ -210,7 +215,7 @@ KERNELS = {
 
 @ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
-)
+)  # type: ignore[untyped-decorator]
 def _sort_rows(table: int, half: int, codes: int, rows: int, columns: int) -> None:
     """Sort rows stably by the first array, the others along; called from compiled code."""
     pointers = (ctypes.c_void_p * (2 * half)).from_address(table)

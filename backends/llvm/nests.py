@@ -42,9 +42,7 @@ class Nest:
         self.width = self._width()
 
     def _sort_by_level(self) -> list[list[Op]]:
-        depth: dict[Value, int] = {
-            self.body.params[d]: k + 1 for k, d in enumerate(self.order)
-        }
+        depth: dict[Value, int] = {self.body.params[d]: k + 1 for k, d in enumerate(self.order)}
         levels: list[list[Op]] = [[] for _ in range(len(self.order) + 1)]
         for op in self.body.ops:
             used = [*op.operands, *(v for r in op.regions for v in free_values(r))]
@@ -70,9 +68,7 @@ class Nest:
         written = {op.operands[1] for op in self.body.ops if op.name == "loop.store"}
         pointers = [self.e.env[v].value for v in written if v in self.e.env]
         read = [op.operands[0] for op in self.body.ops if op.name == "loop.load"]
-        effects = any(
-            not OPS[op.name].pure and op.name != "loop.store" for op in self.body.ops
-        )
+        effects = any(not OPS[op.name].pure and op.name != "loop.store" for op in self.body.ops)
         return effects or any(self.e.env[v].value in pointers for v in read if v in self.e.env)
 
     def emit(self, bounds: tuple[Any, Any] | None) -> None:
@@ -104,9 +100,7 @@ class Nest:
                 e.env[param] = Val(i)
                 self._level(k + 1, None)
 
-    def _vector_loop(
-        self, k: int, param: Value, size: int, bounds: tuple[Any, Any] | None
-    ) -> None:
+    def _vector_loop(self, k: int, param: Value, size: int, bounds: tuple[Any, Any] | None) -> None:
         """Whole vectors, then the rest: a last vector moved back where that is harmless."""
         e, width = self.e, self.width
         whole, rest = divmod(size, width)
@@ -212,8 +206,10 @@ def _external(e: Emitter, name: str, kinds: Sequence[ll.Type]) -> Any:
 
 @rule("loop.reduce")
 def _reduce(e: Emitter, op: Op) -> None:
-    if not e.lanes and op.attrs["simd"] >= 0 and not any(
-        k.startswith("arg") for k in op.attrs["kinds"]
+    if (
+        not e.lanes
+        and op.attrs["simd"] >= 0
+        and not any(k.startswith("arg") for k in op.attrs["kinds"])
     ):
         _vector_reduce(e, op)
     else:
@@ -378,4 +374,3 @@ def _across(e: Emitter, kind: str, parts: Sequence[tuple[int, _Accumulator]]) ->
             value = e.b.extract_element(value, ll.Constant(INT32, 0))
         out = value if out is None else _combine(e, kind, acc.dtype, out, value)
     return out
-

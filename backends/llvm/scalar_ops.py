@@ -171,9 +171,7 @@ def _divide_ints(remainder: bool) -> Rule:
         minus = b.icmp_signed("==", y, constant(x, -1))
         safe = b.select(b.or_(none, minus), one, y)
         quotient, rest = b.sdiv(x, safe), b.srem(x, safe)
-        wrong = b.and_(
-            b.icmp_signed("!=", rest, zero), b.icmp_signed("<", b.xor(rest, safe), zero)
-        )
+        wrong = b.and_(b.icmp_signed("!=", rest, zero), b.icmp_signed("<", b.xor(rest, safe), zero))
         if remainder:
             return b.select(b.or_(none, minus), zero, b.select(wrong, b.add(rest, safe), rest))
         out = b.select(wrong, b.sub(quotient, one), quotient)
@@ -295,4 +293,3 @@ def _threefry(b: ll.IRBuilder, t: DType, attrs: Any, key: Any, counter: Any) -> 
 EMIT.set("key_make", lambda b, t, attrs, lo, hi: _packed(b, lo, hi))
 EMIT.set("key_lo", lambda b, t, attrs, key: _halves(b, key)[0])
 EMIT.set("key_hi", lambda b, t, attrs, key: _halves(b, key)[1])
-

@@ -157,7 +157,9 @@ class _PoolWriter:
         c, zero, one = self.counters, ll.Constant(INT64, 0), ll.Constant(INT64, 1)
         workers = b.load(self.workers, typ=INT64)
         alone, share, try_ = (b.append_basic_block(n) for n in ("alone", "share", "try"))
-        few = b.or_(b.icmp_unsigned("==", workers, zero), b.icmp_unsigned("<", tasks, ll.Constant(INT64, 2)))
+        few = b.or_(
+            b.icmp_unsigned("==", workers, zero), b.icmp_unsigned("<", tasks, ll.Constant(INT64, 2))
+        )
         b.cbranch(few, alone, try_)
         b.position_at_end(try_)
         taken = b.extract_value(b.cmpxchg(c["busy"], zero, one, "acq_rel", "acquire"), 1)
@@ -197,7 +199,7 @@ class _PoolWriter:
         b.ret_void()
 
 
-class _CodePointer(ll.PointerType):
+class _CodePointer(ll.PointerType):  # type: ignore[misc]
     """An opaque pointer that tells llvmlite what function it points to."""
 
     pointee: ll.FunctionType

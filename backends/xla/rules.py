@@ -16,11 +16,13 @@ import numpy as np
 from jax import lax
 
 from ...ir.opdef import OPS, RuleTable
+from ...ir.reductions import identity
 from ...ir.threefry import PARITY, ROTATIONS
-from ...ir.types import BOOL, KEY, DType
+from ...ir.types import BOOL, DTYPES, KEY, DType
 
 Rule = Callable[..., Any]
 LOWER: RuleTable[Rule] = RuleTable("xla lowering")
+IR_DTYPES = {t.numpy: t for t in DTYPES.values()}
 
 
 class KeyPair(NamedTuple):
@@ -66,7 +68,7 @@ def _sign(x: Any) -> Any:
     return lax.sign(x)
 
 
-for _name, _function in {
+_PLAIN: dict[str, Callable[..., Any]] = {
     "exp": lax.exp,
     "expm1": lax.expm1,
     "log": lax.log,
@@ -89,9 +91,9 @@ for _name, _function in {
     "erf": lax.erf,
     "erfc": lax.erfc,
     "erfinv": lax.erf_inv,
-    "lgamma": lax.lgamma,
-    "digamma": lax.digamma,
-    "trigamma": lambda x: lax.polygamma(jnp.ones_like(x), x),
+    "lgamma": lambda x: jnp.where(x == -jnp.inf, x, lax.lgamma(x)),
+    "digamma": lambda x: jnp.where(x == 0, -1 / x, lax.digamma(x)),
+    "trigamma": lambda x: jnp.where(x == jnp.inf, 0, lax.polygamma(jnp.ones_like(x), x)),
     "floor": lax.floor,
     "ceil": lax.ceil,
     "round": lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN),
@@ -116,7 +118,8 @@ for _name, _function in {
     "le": lax.le,
     "gt": lax.gt,
     "ge": lax.ge,
-}.items():
+}
+for _name, _function in _PLAIN.items():
     _plain(_name, _function)
 
 
@@ -175,14 +178,13 @@ def _convert(attrs: Any, x: Any) -> Any:
     if target is BOOL:
         return x != 0
     if target.is_int and jnp.issubdtype(x.dtype, jnp.floating):
-        info = jnp.iinfo(dtype_of(target))
+        info = np.iinfo(target.numpy)
+        least, most = target.numpy.type(info.min), target.numpy.type(info.max)
         whole = jnp.trunc(jnp.where(jnp.isnan(x), 0, x))
         high, low = x.dtype.type(float(info.max)), x.dtype.type(float(info.min))
         inside = (whole < high) & (whole > low)
         cast = jnp.where(inside, whole, 0).astype(dtype_of(target))
-        return jnp.where(inside, cast, jnp.where(whole >= high, info.max, info.min)).astype(
-            dtype_of(target)
-        )
+        return jnp.where(inside, cast, jnp.where(whole >= high, most, least))
     return x.astype(dtype_of(target))
 
 
@@ -259,8 +261,7 @@ def _slice(attrs: Any, x: Any) -> Any:
 
 @_moves("dynamic_slice")
 def _dynamic_slice(attrs: Any, x: Any, *starts: Any) -> Any:
-    starts = _in_range(starts, x.shape, attrs["sizes"])
-    return lax.dynamic_slice(x, starts, attrs["sizes"])
+    return lax.dynamic_slice(x, _in_range(starts, x.shape, attrs["sizes"]), attrs["sizes"])
 
 
 def _in_range(starts: Any, shape: Any, sizes: Any) -> list[Any]:
@@ -277,7 +278,10 @@ def _dynamic_update(attrs: Any, x: Any, update: Any, *starts: Any) -> Any:
 def _gather(attrs: Any, x: Any, index: Any) -> Any:
     axis, batch = attrs["axis"], attrs["batch"]
     index = jnp.clip(index, 0, max(0, x.shape[axis] - 1))
-    take = lambda a, i: jnp.take(a, i, axis=axis - batch, mode="clip")  # noqa: E731
+
+    def take(a: Any, i: Any) -> Any:
+        return jnp.take(a, i, axis=axis - batch, mode="clip")
+
     for _ in range(batch):
         take = jax.vmap(take)
     return take(x, index)
@@ -317,22 +321,18 @@ LOWER.set("reduce_sum", lambda attrs, x: jnp.sum(x, axis=attrs["axes"], dtype=x.
 LOWER.set("reduce_prod", lambda attrs, x: jnp.prod(x, axis=attrs["axes"], dtype=x.dtype))
 
 
-def _extreme(largest: bool) -> Rule:
+def _extreme(kind: str, largest: bool) -> Rule:
     def run(attrs: Any, x: Any) -> Any:
         if x.dtype == jnp.bool_:
             return (jnp.any if largest else jnp.all)(x, axis=attrs["axes"])
-        if jnp.issubdtype(x.dtype, jnp.floating):
-            start: Any = -jnp.inf if largest else jnp.inf
-        else:
-            info = jnp.iinfo(x.dtype)
-            start = info.min if largest else info.max
+        start = identity(kind, IR_DTYPES[np.dtype(x.dtype)])
         return (jnp.max if largest else jnp.min)(x, axis=attrs["axes"], initial=start)
 
     return run
 
 
-LOWER.set("reduce_max", _extreme(True))
-LOWER.set("reduce_min", _extreme(False))
+LOWER.set("reduce_max", _extreme("max", True))
+LOWER.set("reduce_min", _extreme("min", False))
 LOWER.set("argmax", lambda attrs, x: lax.argmax(x, attrs["axis"], jnp.int32))
 LOWER.set("argmin", lambda attrs, x: lax.argmin(x, attrs["axis"], jnp.int32))
 LOWER.set("cumsum", lambda attrs, x: lax.cumsum(x, attrs["axis"], reverse=attrs["reverse"]))
@@ -340,8 +340,11 @@ LOWER.set("cumsum", lambda attrs, x: lax.cumsum(x, attrs["axis"], reverse=attrs[
 
 @LOWER.register("sort")
 def _sort(attrs: Any, *xs: Any) -> Any:
-    out = lax.sort(xs, dimension=attrs["axis"], is_stable=True, num_keys=1)
-    return tuple(out)
+    flat = [half for x in xs for half in (x if isinstance(x, KeyPair) else (x,))]
+    moved = iter(lax.sort(flat, dimension=attrs["axis"], is_stable=True, num_keys=1))
+    return tuple(
+        KeyPair(next(moved), next(moved)) if isinstance(x, KeyPair) else next(moved) for x in xs
+    )
 
 
 @LOWER.register("dot_general")
@@ -358,7 +361,9 @@ def _dot(attrs: Any, a: Any, b: Any) -> Any:
 def _cholesky(attrs: Any, a: Any) -> Any:
     lower = jnp.tril(a)
     whole = lower + jnp.swapaxes(jnp.tril(lower, -1), -1, -2)
-    return lax.linalg.cholesky(whole, symmetrize_input=False)
+    factor = lax.linalg.cholesky(whole, symmetrize_input=False)
+    failed = jnp.isnan(factor).any(axis=(-2, -1), keepdims=True)
+    return jnp.where(failed, jnp.nan, factor)
 
 
 @LOWER.register("triangular_solve")

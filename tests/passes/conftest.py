@@ -15,7 +15,11 @@ from wengert.ir.types import F64, TensorType
 try:
     from wengert.ir.verify import verify
 except ImportError:
-    def verify(m): pass
+
+    def verify(m):
+        pass
+
+
 from wengert.passes.derivatives import jvp_function, vjp_function
 
 Make = Callable[..., Any]
@@ -54,7 +58,13 @@ class Derivatives:
         return tuple(i for i, p in enumerate(m.main.params) if p.type.dtype.is_float)
 
     def check(
-        self, m: Module, args: Sequence[Any], *, wrt: Any = None, reverse: bool = True, tol: float = 2e-6
+        self,
+        m: Module,
+        args: Sequence[Any],
+        *,
+        wrt: Any = None,
+        reverse: bool = True,
+        tol: float = 2e-6,
     ) -> None:
         """JVP against central differences; VJP against JVP by <ct, J v> = <J' ct, v>."""
         wrt = self.wrt(m, wrt)

@@ -108,18 +108,30 @@ def test_hessian_vector_product_each_way_equals_jax(jax64):
     m = Module({}, "forward_over_reverse")
     quartic(m)
     gradient(m, "g", "f")
-    add(m, "forward_over_reverse", [(3,), (3,), (3,)],
-        lambda b, x, w, v: push(b, m, "g", [x, w], [v], (0,))[1])  # fmt: skip
+    add(
+        m,
+        "forward_over_reverse",
+        [(3,), (3,), (3,)],
+        lambda b, x, w, v: push(b, m, "g", [x, w], [v], (0,))[1],
+    )
     np.testing.assert_allclose(expanded(m, X, W, V)[0], want, rtol=1e-11)
 
-    add(m, "reverse_over_reverse", [(3,), (3,), (3,)],
-        lambda b, x, w, v: pull(b, m, "g", [x, w], [v], (0,))[1])  # fmt: skip
+    add(
+        m,
+        "reverse_over_reverse",
+        [(3,), (3,), (3,)],
+        lambda b, x, w, v: pull(b, m, "g", [x, w], [v], (0,))[1],
+    )
     m.entry = "reverse_over_reverse"
     np.testing.assert_allclose(expanded(m, X, W, V)[0], want, rtol=1e-11)
 
     add(m, "slope", [(3,), (3,), (3,)], lambda b, x, w, v: push(b, m, "f", [x, w], [v], (0,))[1])
-    add(m, "reverse_over_forward", [(3,), (3,), (3,)],
-        lambda b, x, w, v: pull(b, m, "slope", [x, w, v], [b.const(1.0, F64)], (0,))[1])  # fmt: skip
+    add(
+        m,
+        "reverse_over_forward",
+        [(3,), (3,), (3,)],
+        lambda b, x, w, v: pull(b, m, "slope", [x, w, v], [b.const(1.0, F64)], (0,))[1],
+    )
     m.entry = "reverse_over_forward"
     np.testing.assert_allclose(expanded(m, X, W, V)[0], want, rtol=1e-11)
 
@@ -304,8 +316,12 @@ def test_integer_arguments_and_results():
         return [b.add(n, n), b.mul(scaled, scaled)]
 
     add(m, "f", [(), TensorType(I32)], f)
-    add(m, "g", [(), TensorType(I32)],
-        lambda b, x, n: pull(b, m, "f", [x, n], [b.const(1.0, F64)], (0,)))  # fmt: skip
+    add(
+        m,
+        "g",
+        [(), TensorType(I32)],
+        lambda b, x, n: pull(b, m, "f", [x, n], [b.const(1.0, F64)], (0,)),
+    )
     doubled, value, slope = expanded(m, 0.5, np.int32(3))
     assert (doubled, value, slope) == (6, 2.25, 9.0)
 

@@ -149,7 +149,9 @@ def test_triangular_solve(ad, lower, trans):
 
 
 def test_convert_between_floats(ad):
-    m = ad.module([TensorType(F32, (2,))], lambda b, x: b.convert(b.convert(x, dtype=F64), dtype=F32))
+    m = ad.module(
+        [TensorType(F32, (2,))], lambda b, x: b.convert(b.convert(x, dtype=F64), dtype=F32)
+    )
     x = np.ones(2, np.float32)
     assert ad.vjp(m, [x], [3 * x])[1].dtype == np.float32
     np.testing.assert_array_equal(ad.vjp(m, [x], [3 * x])[1], 3 * x)

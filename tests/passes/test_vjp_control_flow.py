@@ -71,9 +71,7 @@ def test_nested_if_of_captured_values(ad):
                 [region([], lambda b: [b.mul(z, y)]), region([], lambda b: [b.div(y, z)])],
             )
 
-        return b.op(
-            "if", [b.gt(x, zero)], [region([], inner), region([], lambda b: [b.mul(z, z)])]
-        )
+        return b.op("if", [b.gt(x, zero)], [region([], inner), region([], lambda b: [b.mul(z, z)])])
 
     m = ad.module([(), ()], make)
     for x, y in ((0.4, 0.7), (0.4, -0.7), (-0.4, 0.7)):
@@ -88,7 +86,11 @@ def test_for_with_carries_streams_outputs_and_captures(ad, policy, trips, revers
         def body(b, i, c, n, e):
             scaled = b.mul(b.tanh(b.add(c, e)), w)
             place = b.convert(i, dtype=F64)
-            return [b.add(b.mul(c, b.const(0.5, F64)), scaled), b.add(n, i), b.mul(c, b.mul(c, place))]
+            return [
+                b.add(b.mul(c, b.const(0.5, F64)), scaled),
+                b.add(n, i),
+                b.mul(c, b.mul(c, place)),
+            ]
 
         zero = b.const(0, I32)
         return loop(b, trips, [x, zero], [xs], body, checkpoint=policy, reverse=reverse)

@@ -70,8 +70,9 @@ class Generator:
 
     def index(self, b, pool, depth):
         x, y = self.rng.choice(pool), self.rng.choice(pool)
-        where = b.const(np.array([self.rng.randrange(SIZE) for _ in range(SIZE)]),
-                        TensorType(I32, (SIZE,)))  # fmt: skip
+        where = b.const(
+            np.array([self.rng.randrange(SIZE) for _ in range(SIZE)]), TensorType(I32, (SIZE,))
+        )
         kind = self.rng.choice(["gather", "scatter", "slice", "pad", "reverse"])
         if kind == "gather":
             return b.gather(x, where, axis=0)
@@ -101,8 +102,11 @@ class Generator:
         regions = []
         for _ in range(2):
             out, inner, inside = self.block(pool, depth)
-            out.results = [self.grow(inner, inside, self.rng.randrange(3), depth - 1)
-                           if self.rng.random() < 0.9 else inner.const(0.7, VECTOR)]  # fmt: skip
+            out.results = [
+                self.grow(inner, inside, self.rng.randrange(3), depth - 1)
+                if self.rng.random() < 0.9
+                else inner.const(0.7, VECTOR)
+            ]
             regions.append(out)
         return b.op("if", [test], regions)[0]
 

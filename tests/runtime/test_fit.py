@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import wengert as wg
 from wengert.runtime import fit as driving
 from wengert.runtime import training
 from wengert.runtime.errors import ArtifactError, CallError
 from wengert.runtime.fit import FitResult, NonFiniteLoss
+
+import wengert as wg
 
 SOURCE = """
 record Line:

@@ -1,0 +1,149 @@
+"""The verifier: what every pass must leave true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .core import Block, Function, Module, Op, Value
+from .errors import IRError
+from .opdef import OPS
+from .printer import block_window
+
+CALLS = ("call", "linear_call", "diff.jvp", "diff.vjp")
+SYMBOLS = ("fn", "jvp", "fwd", "bwd")
+
+
+def verify(module: Module) -> None:
+    """Raise IRError, with the function, the op and the lines around it, unless all holds:
+
+    the entry exists; values are defined once and before use, in their block or one around it;
+    operand counts, regions and result types are what the op's declaration says; calls name
+    functions of the module with fitting types; no function calls itself.
+    """
+    if module.entry not in module.functions:
+        raise IRError(f"the module has no function @{module.entry} to enter")
+    for function in module.functions.values():
+        _Verifier(module, function).run()
+    _no_recursion(module)
+
+
+class _Verifier:
+    def __init__(self, module: Module, function: Function) -> None:
+        self.module = module
+        self.function = function
+        self.seen: set[Value] = set()
+
+    def run(self) -> None:
+        self.block(self.function.body, set())
+
+    def fail(self, op: Op, message: str) -> IRError:
+        """The error for a fault at `op`."""
+        window = block_window(self.function, op)
+        return IRError(f"@{self.function.name}: {op.name}: {message}\n{window}", op.span)
+
+    def define(self, values: Sequence[Value], scope: set[Value], where: str) -> None:
+        for v in values:
+            if v in self.seen:
+                raise IRError(f"@{self.function.name}: {v} is defined twice ({where})")
+            self.seen.add(v)
+            scope.add(v)
+
+    def block(self, block: Block, outer: set[Value]) -> None:
+        scope = _Scope(outer)
+        self.define(block.params, scope, "parameter")
+        for op in block.ops:
+            self.op(op, scope)
+            self.define(op.results, scope, op.name)
+        for v in block.results:
+            if v not in scope:
+                raise IRError(f"@{self.function.name}: {v} is returned but not defined there")
+
+    def op(self, op: Op, scope: set[Value]) -> None:
+        definition = OPS.get(op.name)
+        if definition is None:
+            raise self.fail(op, "no such op")
+        for v in op.operands:
+            if v not in scope:
+                raise self.fail(op, f"operand {v} is not defined here")
+        if definition.arity is not None and len(op.operands) != definition.arity:
+            raise self.fail(op, f"takes {definition.arity} operands, not {len(op.operands)}")
+        if set(op.attrs) != {name for name, _ in definition.attrs}:
+            raise self.fail(op, f"has attributes {sorted(op.attrs)}")
+        names = definition.regions
+        if names[-1:] != ("*",) and len(op.regions) != len(names):
+            raise self.fail(op, f"has {len(op.regions)} regions, not {len(names)}")
+        for region in op.regions:
+            self.block(region, scope)
+        self.types(op)
+        if op.name in CALLS:
+            self.call(op)
+
+    def types(self, op: Op) -> None:
+        """Result types, inferred again."""
+        try:
+            wanted = OPS[op.name].infer(op.operands, op.attrs, op.regions)
+        except IRError as error:
+            raise self.fail(op, error.summary) from None
+        found = [r.type for r in op.results]
+        if found != list(wanted):
+            raise self.fail(op, f"gives {wanted}, but its results are declared {found}")
+
+    def call(self, op: Op) -> None:
+        """The functions that a call names, and their signatures."""
+        for key in SYMBOLS:
+            name = op.attrs.get(key)
+            if name and name not in self.module.functions:
+                raise self.fail(op, f"names @{name}, which the module does not have")
+        if op.name == "call":
+            callee = self.module.functions[op.attrs["fn"]]
+            self.fits(op, callee, [v.type for v in op.operands], list(op.attrs["types"]))
+        elif op.name.startswith("diff."):
+            callee = self.module.functions[op.attrs["fn"]]
+            count = len(callee.params)
+            given = [v.type for v in op.operands[:count]]
+            self.fits(op, callee, given, [r.type for r in op.results[: len(callee.results)]])
+
+    def fits(self, op: Op, callee: Function, given: Sequence[object], results: Sequence[object]) -> None:
+        wanted = [p.type for p in callee.params]
+        if given != wanted:
+            raise self.fail(op, f"passes {given} to @{callee.name}, which takes {wanted}")
+        returned = [r.type for r in callee.results]
+        if results != returned:
+            raise self.fail(op, f"expects {results} of @{callee.name}, which gives {returned}")
+
+
+class _Scope(set[Value]):
+    """Values of a block; those of the enclosing blocks are found through `outer`."""
+
+    def __init__(self, outer: set[Value]) -> None:
+        super().__init__()
+        self.outer = outer
+
+    def __contains__(self, v: object) -> bool:
+        return super().__contains__(v) or v in self.outer
+
+
+def _no_recursion(module: Module) -> None:
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            raise IRError(f"functions call each other in a circle: {' -> '.join((*above, name))}")
+        if name in done or name not in module.functions:
+            return
+        for callee in _callees(module.functions[name].body):
+            visit(callee, (*above, name))
+        done.add(name)
+
+    for name in module.functions:
+        visit(name, ())
+
+
+def _callees(block: Block) -> list[str]:
+    found = []
+    for op in block.ops:
+        if op.name in CALLS:
+            found += [op.attrs[k] for k in ("fn",) if op.attrs.get(k)]
+        for region in op.regions:
+            found += _callees(region)
+    return found
