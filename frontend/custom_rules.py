@@ -114,10 +114,10 @@ def _pair(f: UserFunction, result: Staged, what: str) -> tuple[Staged, Staged]:
 def _same_types(
     f: UserFunction, what: str, found: Sequence[TensorType], wanted: Sequence[TensorType]
 ) -> None:
-    """Raise DerivativeMistake, saying `what` is demanded, unless the types agree."""
+    """Raise DerivativeMistake unless what a rule returns has the types that it must have."""
     if list(found) != list(wanted):
         raise DerivativeMistake(
-            f"'{f.decl.name}': {what}",
+            f"{what} of '{f.decl.name}' has the wrong type",
             f.decl.span,
             expected=", ".join(map(str, wanted)) or "nothing",
             found=", ".join(map(str, found)) or "nothing",
@@ -130,10 +130,8 @@ def _jvp_rule(
     block, given = _lower(low, f, [*args, *(a for a in args if _floats(a))], span)
     value, tangent = _pair(f, given, "(value, tangent)")
     wanted = [t.type for t in tensors(result)]
-    what = "the value that a jvp rule returns must be the function's"
-    _same_types(f, what, [t.type for t in tensors(value)], wanted)
-    what = "the tangent that a jvp rule returns must be like its value"
-    _same_types(f, what, _floats(tangent), _floats(result))
+    _same_types(f, "the value", [t.type for t in tensors(value)], wanted)
+    _same_types(f, "the tangent", _floats(tangent), _floats(result))
     values = [t.value for t in tensors(value)]
     block.results = [*values, *(t.value for t in tensors(tangent) if t.type.dtype.is_float)]
     return _float_tangents(block, args)
@@ -164,12 +162,11 @@ def _vjp_rules(
     block, given = _lower(low, forward, args, span)
     value, residuals = _pair(forward, given, "(value, residuals)")
     wanted = [t.type for t in tensors(result)]
-    what = "the value that a forward rule returns must be the function's"
-    _same_types(forward, what, [t.type for t in tensors(value)], wanted)
+    _same_types(forward, "the value", [t.type for t in tensors(value)], wanted)
     back, cotangents = _lower(low, backward, [residuals, value], span)
     _same_types(
         backward,
-        "a backward rule returns a cotangent for every float argument",
+        "the result (a cotangent for every float argument)",
         [t.type for t in tensors(cotangents)],
         [t for a in args for t in _floats(a)],
     )

@@ -21,7 +21,8 @@ def block_loop(op: Op, size: int) -> Block:
     whole = trips - trips % size
     out = Block()
     b = Builder(out, op.span)
-    state, streams = op.operands[:carries], op.operands[carries:]
+    state: Sequence[Value] = op.operands[:carries]
+    streams = op.operands[carries:]
     pieces: dict[int, Sequence[Value]] = {}
     for start, stop in sorted([(0, whole), (whole, trips)], reverse=op.attrs["reverse"]):
         if start == stop:

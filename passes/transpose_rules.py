@@ -137,7 +137,7 @@ def _dynamic_slice(b: Any, op: Op, known: Known, ct: Value, linear: Sequence[boo
 def _add_slice(b: Any, op: Op, known: Known, ct: Value, total: Value) -> Value:
     starts = [known(i) for i in op.operands[1:]]
     before = b.dynamic_slice(total, *starts, sizes=op.attrs["sizes"])
-    return b.dynamic_update(total, b.add(before, ct), *starts)  # type: ignore[no-any-return]
+    return b.dynamic_update(total, b.add(before, ct), *starts)
 
 
 @TRANSPOSE.register("dynamic_update")
@@ -159,7 +159,7 @@ def _gather(b: Any, op: Op, known: Known, ct: Value, linear: Sequence[bool]) -> 
 
 @ACCUMULATE.register("gather")
 def _add_gather(b: Any, op: Op, known: Known, ct: Value, total: Value) -> Value:
-    return b.scatter_add(total, known(op.operands[1]), ct, **op.attrs)  # type: ignore[no-any-return]
+    return b.scatter_add(total, known(op.operands[1]), ct, **op.attrs)
 
 
 @TRANSPOSE.register("scatter_add")

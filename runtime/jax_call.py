@@ -19,6 +19,7 @@ from ..frontend import syntax
 from ..ir.struct import RecordStruct, Struct, TupleStruct
 from ..ir.types import KEY, TensorType
 from .binding import match_parameters
+from .errors import CallError
 from .requests import Request, float_leaves
 from .values import as_fields, unflatten
 
@@ -77,7 +78,14 @@ def _as_jax(value: Any) -> Any:
 
 def _cast(x: Any, type: Any) -> Any:
     assert isinstance(type, TensorType)
-    return x if type.dtype is KEY else x.astype(type.dtype.numpy)
+    if type.dtype is KEY:
+        return x
+    if type.dtype.itemsize == 8 and not jax.config.read("jax_enable_x64"):
+        raise CallError(
+            f"a {type.dtype} program inside a JAX transformation needs JAX's 64-bit mode",
+            hint='jax.config.update("jax_enable_x64", True)',
+        )
+    return x.astype(type.dtype.numpy)
 
 
 def _differentiable(special: Specialization) -> Any:
@@ -89,7 +97,9 @@ def _differentiable(special: Specialization) -> Any:
     wrt = tuple(name for name, s in params if float_leaves(s))
     primal = lower(special.module(Request()))
     call = jax.custom_jvp(primal)
-    tangent = lower(special.module(Request("jvp", wrt))) if wrt else None
+    tangent = None
+    if wrt:
+        tangent = lower(special.module(Request("jvp", wrt)), transposable=True)
     count = len(special.lowered.module.main.results)
 
     @call.defjvp

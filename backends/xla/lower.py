@@ -16,8 +16,19 @@ from ...ir.errors import CompilerBug
 from ...ir.types import KEY, TensorType
 from .rules import LOWER, KeyPair, dtype_of
 
-Env = dict[Value, Any]
 UNROLL_AT_MOST = 4
+
+
+class Env(dict[Value, Any]):
+    """JAX values by IR value. `transposable`: whether JAX will transpose what is lowered."""
+
+    def __init__(self, values: dict[Value, Any], transposable: bool) -> None:
+        super().__init__(values)
+        self.transposable = transposable
+
+    def inner(self) -> Env:
+        """A copy for a region, which sees the values around it."""
+        return Env(self, self.transposable)
 
 
 def needs_x64(module: Module) -> bool:
@@ -34,12 +45,16 @@ def x64_context(module: Module) -> AbstractContextManager[Any]:
     return jax.enable_x64(True) if needs_x64(module) else nullcontext()
 
 
-def lower(module: Module) -> Callable[..., tuple[Any, ...]]:
-    """The entry as a function of flat JAX arrays; keys are `uint32[..., 2]`."""
+def lower(module: Module, *, transposable: bool = False) -> Callable[..., tuple[Any, ...]]:
+    """The entry as a function of flat JAX arrays; keys are `uint32[..., 2]`.
+
+    transposable: make every bounded `while` a scan, which JAX can run backwards; it costs as
+        many trips as the bound allows.
+    """
     main = module.main
 
     def function(*args: Any) -> tuple[Any, ...]:
-        env: Env = {}
+        env = Env({}, transposable)
         values = [_enter(p, x) for p, x in zip(main.params, args, strict=True)]
         return tuple(_leave(v) for v in _block(main.body, values, env))
 
@@ -79,14 +94,14 @@ def _if(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     then, other = op.regions
     out = lax.cond(
         operands[0],
-        lambda: tuple(_block(then, [], dict(env))),
-        lambda: tuple(_block(other, [], dict(env))),
+        lambda: tuple(_block(then, [], env.inner())),
+        lambda: tuple(_block(other, [], env.inner())),
     )
     return tuple(out)
 
 
 def _switch(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
-    branches = [lambda r=r: tuple(_block(r, [], dict(env))) for r in op.regions]
+    branches = [lambda r=r: tuple(_block(r, [], env.inner())) for r in op.regions]
     return tuple(lax.switch(operands[0], branches))
 
 
@@ -96,7 +111,7 @@ def _for(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
 
     def step(state: Any, rows: Any) -> Any:
         index, elements = rows
-        out = _block(body, [index, *state, *elements], dict(env))
+        out = _block(body, [index, *state, *elements], env.inner())
         return tuple(out[:carries]), tuple(out[carries:])
 
     indices = jnp.arange(trips, dtype=jnp.int32)
@@ -114,17 +129,34 @@ def _for(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
 def _while(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     cond, body = op.regions
     limit = op.attrs["max_trips"]
+    if limit and env.transposable:
+        return _scanned_while(op, operands, env)
 
     def go(state: Any) -> Any:
         count, values = state
-        (alive,) = _block(cond, values, dict(env))
+        (alive,) = _block(cond, values, env.inner())
         return alive & (count < limit) if limit else alive
 
     def step(state: Any) -> Any:
         count, values = state
-        return count + 1, tuple(_block(body, values, dict(env)))
+        return count + 1, tuple(_block(body, values, env.inner()))
 
     _, out = lax.while_loop(go, step, (jnp.int32(0), tuple(operands)))
+    return tuple(out)
+
+
+def _scanned_while(op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+    """A bounded `while` as a scan whose trips do nothing once the condition failed."""
+    cond, body = op.regions
+
+    def step(state: Any, _: None) -> Any:
+        alive, values = state
+        alive = alive & _block(cond, values, env.inner())[0]
+        go = lambda xs: tuple(_block(body, xs, env.inner()))  # noqa: E731
+        return (alive, lax.cond(alive, go, tuple, values)), None
+
+    start = (jnp.bool_(True), tuple(operands))
+    (_, out), _ = lax.scan(step, start, None, length=op.attrs["max_trips"])
     return tuple(out)
 
 

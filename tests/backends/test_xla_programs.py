@@ -83,7 +83,7 @@ def test_keys_are_carried_streamed_and_stacked() -> None:
 def test_if_yields_keys_and_numbers(flag: bool) -> None:
     def make(b: Builder, c: Value, x: Value, key: Value) -> Any:
         then, other = Block(), Block()
-        t, o = Builder(then), Builder(other)
+        t = Builder(then)
         then.results = [t.exp(x), draws.fold_in(t, key, t.const(3, I32))]
         other.results = [x, key]
         return b.op("if", [c], [then, other])

@@ -190,7 +190,7 @@ def test_the_entry_keeps_its_rule(lower: Any) -> None:
     ("rule", "message"),
     [
         ("@jvp(bad)\nfn g(x): return x\nfn bad(x, t): return x\n", "must return (value, tangent)"),
-        ("@jvp(bad)\nfn g(x): return x\nfn bad(x, t): return x, 1\n", "the tangent that a jvp rule returns"),
+        ("@jvp(bad)\nfn g(x): return x\nfn bad(x, t): return x, 1\n", "the tangent of 'bad' has the wrong type"),
         ("@jvp(bad)\nfn g(x): return x\nfn bad(x): return x, x\n", "given 2 arguments"),
         ("@vjp(bad)\nfn g(x): return x\nfn bad(x): return x, x\n", "needs one derivative rule"),
         ("@vjp(fw, bad)\nfn g(x): return x\nfn fw(x): return x, x\nfn bad(r, c): return 1.0\n", "a cotangent for every"),

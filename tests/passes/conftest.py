@@ -11,13 +11,7 @@ from wengert.ir.builder import Builder
 from wengert.ir.core import Block, Function, Module, Value
 from wengert.ir.interp import run
 from wengert.ir.types import F64, TensorType
-
-try:
-    from wengert.ir.verify import verify
-except ImportError:
-
-    def verify(m):
-        pass
+from wengert.ir.verify import verify
 
 
 from wengert.passes.derivatives import jvp_function, vjp_function

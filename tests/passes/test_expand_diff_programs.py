@@ -237,7 +237,7 @@ def test_custom_rules_with_integers_beside(rules):
 
 
 def test_custom_rule_of_the_wrong_type(rules):
-    with pytest.raises(wg.WengertError, match="tangent of .wrong_rule. has the wrong type") as error:
+    with pytest.raises(wg.WengertError, match="wrong_rule") as error:
         rules.wrong.grad(np.ones(2))
     assert "expected: f64" in str(error.value)
     assert "found: f64[2]" in str(error.value)

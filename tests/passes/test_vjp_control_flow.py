@@ -281,3 +281,39 @@ def test_loop_carrying_a_bool(ad):
         return loop(b, 4, [x, b.const(True, BOOL)], [], body)
 
     ad.check(ad.module([()], make), [np.array(0.8)])
+
+
+def test_cotangents_of_elements_are_added_in_place(ad):
+    """Reading two elements a trip must not cost a whole array a trip."""
+
+    def make(b, xs, w):
+        def body(b, i, c):
+            one = b.reshape(b.dynamic_slice(xs, i, sizes=(1,)), shape=())
+            more = b.add(i, b.const(2, I32))
+            two = b.reshape(b.gather(xs, b.reshape(more, shape=(1,)), axis=0), shape=())
+            return [b.add(b.mul(c, one), b.mul(two, w))]
+
+        return loop(b, 5, [b.const(1.0, F64)], [], body)
+
+    m = ad.module([(7,), ()], make)
+    ad.check(m, [RNG.normal(size=7), np.array(0.3)])
+    backward = [op for op in m.functions[vjp_function(m, "f", (0,))].body.ops if op.name == "for"]
+    whole = [op for op in walk(backward[-1].regions[0]) if op.result.type.shape == (7,)]
+    assert [op.name for op in whole] == ["scatter_add", "dynamic_update"]
+
+
+def test_captured_total_goes_through_a_branch(ad):
+    """Inside a branch in a loop the total of a captured array is updated, not made anew."""
+
+    def make(b, xs, w):
+        def body(b, i, c):
+            row = b.reshape(b.dynamic_slice(xs, i, sizes=(1,)), shape=())
+            test = b.gt(row, b.const(0, F64))
+            then = region([], lambda b: [b.mul(c, b.sin(row))])
+            other = region([], lambda b: [b.mul(b.reduce_sum(xs, axes=(0,)), c)])
+            return b.op("if", [test], [then, other])
+
+        first = loop(b, 4, [w], [], body)
+        return b.add(first[0], b.reduce_sum(b.mul(xs, xs), axes=(0,)))
+
+    ad.check(ad.module([(4,), ()], make), [np.array([0.3, -0.2, 0.9, -1.1]), np.array(0.6)])

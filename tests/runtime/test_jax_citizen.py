@@ -45,6 +45,12 @@ fn power(x: real, times: static int) -> real:
         out = out * x
     return out
 
+fn root(a: real) -> real:
+    x = 0.5 * (a + 1.0)
+    while abs(x * x - a) > 1e-6 max 40:
+        x = 0.5 * (x + a / x)
+    return x
+
 @jvp(odd_rule)
 fn odd(x: real) -> real:
     return x * x
@@ -114,6 +120,23 @@ def test_loops_reverse(program: Any) -> None:
         return total
 
     np.testing.assert_allclose(jax.grad(program.walk)(0.3), jax.grad(peer)(0.3), rtol=1e-4)
+
+
+def test_bounded_while_reverses_and_stops_early(program: Any) -> None:
+    np.testing.assert_allclose(jax.jit(program.root)(9.0), 3, rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(program.root)(9.0), 1 / 6, rtol=1e-4)
+    np.testing.assert_allclose(jax.jacfwd(program.root)(9.0), 1 / 6, rtol=1e-4)
+    many = jax.vmap(jax.grad(program.root))(jnp.array([1.0, 4.0, 100.0]))
+    np.testing.assert_allclose(many, [0.5, 0.25, 0.05], rtol=1e-4)
+
+
+def test_f64_needs_64_bit_mode(program: Any) -> None:
+    poly64 = program.with_options(real="f64").poly
+    with pytest.raises(wg.CallError, match="64-bit mode"):
+        jax.jit(poly64)(1.5)
+    with jax.enable_x64(True):
+        assert jax.jit(jax.grad(poly64))(1.5).dtype == jnp.float64
+        np.testing.assert_allclose(jax.grad(poly64)(1.5), jax.grad(poly)(1.5), rtol=1e-12)
 
 
 def test_integers_have_no_derivative(program: Any) -> None:
