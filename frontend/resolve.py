@@ -18,7 +18,7 @@ from .errors import (
     UnknownType,
     WrongArguments,
 )
-from .scopes import children, names_of, returns, suggest
+from .scopes import children, find_record, names_of, record_sizes, returns, suggest
 
 if TYPE_CHECKING:
     from .program import SourceModule
@@ -94,20 +94,8 @@ class _Resolver:
         """Check a type; bare names in its sizes are size variables, added to `bind`."""
         match type:
             case s.NamedType(span, name, sizes):
-                declared = self.module.declarations.get(name)
-                if name not in TYPE_NAMES and not isinstance(declared, s.RecordDecl):
-                    records = [
-                        n
-                        for n, d in self.module.declarations.items()
-                        if isinstance(d, s.RecordDecl)
-                    ]
-                    self.errors.append(
-                        UnknownType(
-                            f"no type is called '{name}'",
-                            span,
-                            hint=suggest(name, [*TYPE_NAMES, *records]),
-                        )
-                    )
+                if name not in TYPE_NAMES:
+                    self.record_type(name, span, bind)
                 for size in sizes:
                     if bind is not None:
                         bind |= set(names_of(size)) - self.globals
@@ -123,6 +111,26 @@ class _Resolver:
                             expected="static int, float, bool, str or fn",
                         )
                     )
+
+    def record_type(self, name: str, span: Span, bind: set[str] | None) -> None:
+        """Check the name of a record type; size variables of this file's go to `bind`."""
+        found = find_record(self.module, name)
+        if found is not None:
+            if bind is not None and found[1] is self.module:
+                bind |= record_sizes(*found) - self.globals
+            return
+        places = [("", self.module), *((f"{n}.", m) for n, m in self.module.imports.items())]
+        records = [
+            prefix + n
+            for prefix, module in places
+            for n, d in module.declarations.items()
+            if isinstance(d, s.RecordDecl)
+        ]
+        self.errors.append(
+            UnknownType(
+                f"no type is called '{name}'", span, hint=suggest(name, [*TYPE_NAMES, *records])
+            )
+        )
 
     def body(self, body: tuple[s.Stmt, ...], scope: set[str]) -> None:
         for i, stmt in enumerate(body):
@@ -214,7 +222,7 @@ class _Resolver:
                 UnknownName(
                     f"nothing is called '{name}' here",
                     span,
-                    hint=suggest(name, [*scope, *self.globals]),
+                    hint=suggest(name, [*scope, *self.globals, "true", "false"]),
                 )
             )
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from . import syntax as s
+
+if TYPE_CHECKING:
+    from .program import SourceModule
 
 
 def has_return(body: Sequence[s.Stmt]) -> bool:
@@ -96,3 +100,25 @@ def suggest(name: str, known: Sequence[str]) -> str | None:
     """A hint with the nearest known name, if one is near."""
     close = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean '{close[0]}'?" if close else None
+
+
+def find_record(module: SourceModule, name: str) -> tuple[s.RecordDecl, SourceModule] | None:
+    """The record that type `name` (or `module.name`) means in a file, and its home."""
+    first, dot, rest = name.partition(".")
+    if dot:
+        return find_record(module.imports[first], rest) if first in module.imports else None
+    decl = module.declarations.get(name)
+    return (decl, module) if isinstance(decl, s.RecordDecl) else None
+
+
+def record_sizes(decl: s.RecordDecl, home: SourceModule) -> set[str]:
+    """The size variables of a record of file `home`; those of records in it are its own affair."""
+    found: set[str] = set()
+    pending = [f.annotation for f in decl.fields]
+    while pending:
+        match pending.pop():
+            case s.TupleType(_, items):
+                pending += items
+            case s.NamedType(_, _, sizes):
+                found |= {n for size in sizes for n in names_of(size)} - set(home.declarations)
+    return found

@@ -9,7 +9,7 @@ from ..ir.core import Block
 from ..ir.span import Span
 from ..ir.types import DTYPES, DType
 from . import syntax as s
-from .scopes import names_of, suggest
+from .scopes import find_record, names_of, suggest
 from .type_errors import CallMistake, DTypeMistake, SizeMistake, StaticNeeded, TypeMistake
 from .values import (
     Record,
@@ -191,20 +191,12 @@ def make_record(
     return record
 
 
-def find_record(module: SourceModule, name: str) -> tuple[s.RecordDecl, SourceModule] | None:
-    """The record that type `name` (or `module.name`) means in a file, and its home."""
-    first, dot, rest = name.partition(".")
-    if dot:
-        return find_record(module.imports[first], rest) if first in module.imports else None
-    decl = module.declarations.get(name)
-    return (decl, module) if isinstance(decl, s.RecordDecl) else None
-
-
 class Sizes:
     """Checks written sizes against actual ones, and binds size variables at first sight.
 
     known: names that have a size already. A record's size variables belong to each of its
-    values; the function sees those on which all records of its parameters agree.
+    values. A function shares those of its parameters whose records its own file declares,
+    where these agree; records inside records and those of other files keep theirs.
     """
 
     def __init__(self, low: Lowering, owner: str, known: Mapping[str, Staged]) -> None:
@@ -250,14 +242,16 @@ class Sizes:
     def record(
         self, value: Record, decl: s.RecordDecl, home: SourceModule, path: str, span: Span
     ) -> None:
-        """Check one record by its own size variables, and offer these to the function."""
+        """Check one record by its own size variables, and share these with the function."""
         inner = Sizes(self.low, f"{self.owner}.{path}" if path != self.owner else path, {})
         for f in decl.fields:
             assert f.annotation is not None
             inner.match(value.fields[f.name], f.annotation, home, f"{path}.{f.name}", span)
+        inner.shared.clear()
         inner.finish()
-        for name, found in inner.found.items():
-            self.shared.setdefault(name, []).append(found)
+        if home is self.low.module:
+            for name, found in inner.found.items():
+                self.shared.setdefault(name, []).append(found)
 
     def _size(self, size: s.Expr, actual: int, path: str, module: SourceModule, span: Span) -> None:
         free = isinstance(size, s.Name) and size.name not in module.declarations

@@ -201,7 +201,7 @@ class TypeExpr(Node):
 
 @dataclass(frozen=True, slots=True)
 class NamedType(TypeExpr):
-    """`f32`, `real[n, d]`, `Params`: sizes are expressions over size variables and constants."""
+    """`f32`, `real[n, d]`, `Params`, `nn.Linear`: sizes are expressions over size variables."""
 
     name: str
     sizes: tuple[Expr, ...] = ()

@@ -142,7 +142,8 @@ def _import_path(b: _Build, c: list[Any], span: Span) -> Any:
 
 @_rule("named_type")
 def _named_type(b: _Build, c: list[Any], span: Span) -> Any:
-    return s.NamedType(span, str(c[0]), b.maybe(c[1]) or ())
+    name = f"{c[0]}.{c[1]}" if c[1] else str(c[0])
+    return s.NamedType(span, name, b.maybe(c[2]) or ())
 
 
 @_rule("tuple_type")

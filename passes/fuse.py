@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .bufferize import Bufferizer
 
 Index = tuple[Value, ...]
-PARALLEL_WORK = 32_768  # scalar operations below which threads do not pay
+PARALLEL_WORK = 2_000_000  # scalar operations below which threads do not pay
 REDUCTIONS = {
     "reduce_sum": "add",
     "reduce_prod": "mul",

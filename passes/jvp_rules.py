@@ -126,7 +126,8 @@ def _sub(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
 @JVP.register("mul")
 def _mul(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
     if xs[0] is xs[1] and ts[0] is not None:
-        return [b.mul(ts[0], b.mul(_c(b, 2, xs[0]), xs[0]))]
+        # Transposed, the factor 2 meets the cotangent first, often a broadcast that it sinks into.
+        return [b.mul(b.mul(ts[0], xs[0]), _c(b, 2, xs[0]))]
     left = None if ts[0] is None else b.mul(ts[0], xs[1])
     right = None if ts[1] is None else b.mul(ts[1], xs[0])
     return [add(b, left, right)]

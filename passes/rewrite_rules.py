@@ -2,7 +2,9 @@
 
 A rule gets (b, operands, attrs) before the op is written and returns the values that it
 equals, or None. Rules are exact: they change no result, NaN, infinities and signed zeros
-included (x * 0 stays; x + 0.0 with x = -0.0 gives 0.0 and stays, x + -0.0 goes).
+included (x * 0 stays; x + 0.0 with x = -0.0 gives 0.0 and stays, x + -0.0 goes). Three round
+differently: sums taken as one multiplication, as a contraction, and small whole powers as
+products; a sum over axes of size 1 may differ in the sign of a zero.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..ir.builder import Builder
 from ..ir.core import Op, Value
 from ..ir.opdef import OPS
+from ..ir.types import BOOL, F32, F64, I32, I64, DType
 
 if TYPE_CHECKING:
     from .simplify import Simplifier
@@ -23,7 +28,9 @@ Rule = Callable[["Simplifier", Sequence[Value], dict[str, Any]], Found]
 RULES: dict[str, Rule] = {}
 
 
-def _rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Decorator: the rule of each of the ops `names`."""
+
     def add(rule: Rule) -> Rule:
         for name in names:
             RULES[name] = rule
@@ -32,23 +39,25 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
     return add
 
 
-def _made(b: Simplifier, v: Value, name: str) -> Op | None:
+def made(b: Simplifier, v: Value, name: str) -> Op | None:
+    """The op that defines v, where its name is `name`."""
     op = b.maker(v)
     return op if op is not None and op.name == name else None
 
 
-def _shape(v: Value) -> tuple[int, ...]:
+def shape_of(v: Value) -> tuple[int, ...]:
+    """The shape of v."""
     return Builder.type(v).shape
 
 
 def sink_broadcast(b: Simplifier, name: str, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     """f(broadcast(x), broadcast(y)) as broadcast(f(x, y)): fewer elements are computed."""
-    shape = _shape(xs[0])
+    shape = shape_of(xs[0])
     if not shape:
         return None
     axes: tuple[int, ...] | None = None
     for x in xs:
-        op = _made(b, x, "broadcast")
+        op = made(b, x, "broadcast")
         if op is not None and (axes is None or op.attrs["axes"] == axes):
             axes = op.attrs["axes"]
         elif b.splat(x) is None:
@@ -58,7 +67,7 @@ def sink_broadcast(b: Simplifier, name: str, xs: Sequence[Value], attrs: dict[st
     small = tuple(shape[a] for a in axes)
     inner = []
     for x in xs:
-        op = _made(b, x, "broadcast")
+        op = made(b, x, "broadcast")
         if op is not None:
             inner.append(op.operands[0])
         else:
@@ -68,7 +77,11 @@ def sink_broadcast(b: Simplifier, name: str, xs: Sequence[Value], attrs: dict[st
 
 
 def _elementwise(name: str, special: Rule | None) -> Rule:
+    commutes = OPS[name].commutative
+
     def rule(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
+        if commutes and b.splat(xs[0]) is not None and b.splat(xs[1]) is None:
+            return b.op(name, [xs[1], xs[0]], **attrs)  # constants stand on the right
         if special is not None:
             found = special(b, xs, attrs)
             if found is not None:
@@ -88,54 +101,86 @@ def _is(b: Simplifier, v: Value, number: float) -> bool:
 
 def _add(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     x, y = xs
-    floats = Builder.type(x).dtype.is_float
+    if _is(b, y, -0.0 if Builder.type(x).dtype.is_float else 0):
+        return [x]
     for one, other in ((x, y), (y, x)):
-        if _is(b, other, -0.0 if floats else 0):
-            return [one]
-    negated = _made(b, y, "neg")
-    return [b.sub(x, negated.operands[0])] if negated else None
+        negated = made(b, other, "neg")
+        if negated is not None:
+            return [b.sub(one, negated.operands[0])]
+    return None
 
 
 def _sub(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     x, y = xs
     if _is(b, y, 0.0):
         return [x]
-    negated = _made(b, y, "neg")
+    negated = made(b, y, "neg")
     return [b.add(x, negated.operands[0])] if negated else None
 
 
 def _mul(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     x, y = xs
-    for one, other in ((x, y), (y, x)):
-        if _is(b, other, 1):
-            return [one]
-        if _is(b, other, -1):
-            return [b.neg(one)]
-    # Constants go right and meet: (x * c) * d = x * (c d) only where that is exact.
-    if b.splat(x) is not None and b.splat(y) is None:
-        return [b.mul(y, x)]
+    if _is(b, y, 1):
+        return [x]
+    if _is(b, y, -1):
+        return [b.neg(x)]
+    if _is(b, y, 0) and not Builder.type(x).dtype.is_float:
+        return [y]
+    left, right = made(b, x, "neg"), made(b, y, "neg")
+    if left is not None and right is not None:
+        return [b.mul(left.operands[0], right.operands[0])]
+    if left is not None and b.splat(y) is not None:
+        return [b.mul(left.operands[0], b.neg(y))]
     return None
 
 
 def _div(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     x, y = xs
     value = b.splat(y)
+    if value is None:
+        return None
     if value == 1:
         return [x]
-    if (
-        isinstance(value, float)
-        and value
-        and math.isfinite(value)
-        and abs(math.frexp(value)[0]) == 0.5
-    ):
-        return [b.mul(x, b.const(1 / value, y))]  # a power of two: exact
+    if _exact_reciprocal(Builder.type(y).dtype, value):
+        return [b.mul(x, b.const(1 / value, y))]
     return None
 
 
+def _exact_reciprocal(dtype: DType, value: float) -> bool:
+    """Whether value is a power of two whose reciprocal is a normal number too."""
+    if not math.isfinite(value) or abs(math.frexp(value)[0]) != 0.5:
+        return False
+    limits = np.finfo(dtype.numpy)
+    return all(limits.tiny <= abs(v) <= limits.max for v in (value, 1 / value))
+
+
+WHOLE_POWERS = 4
+
+
+def _pow(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
+    x, y = xs
+    power = b.splat(y)
+    if power is None or not math.isfinite(power) or power != int(power):
+        return None
+    if power == 0:
+        return [b.const(1, x)]
+    if not -1 <= power <= WHOLE_POWERS:
+        return None
+    if power == -1:
+        return [b.div(b.const(1, x), x)]
+    out = x
+    for _ in range(int(power) - 1):
+        out = b.mul(out, x)
+    return [out]
+
+
 def _neg(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    inner = _made(b, xs[0], "neg")
+    inner = made(b, xs[0], "neg")
     if inner is not None:
         return [inner.operands[0]]
+    product = made(b, xs[0], "mul")
+    if product is not None and b.splat(product.operands[1]) is not None:
+        return [b.mul(product.operands[0], b.neg(product.operands[1]))]
     return None
 
 
@@ -144,11 +189,47 @@ def _select(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     if x is y:
         return [x]
     known = b.splat(test)
-    return None if known is None else [x if known else y]
+    if known is not None:
+        return [x if known else y]
+    inverse = made(b, test, "not")
+    if inverse is not None:
+        return [b.select(inverse.operands[0], y, x)]
+    first, second = made(b, x, "select"), made(b, y, "select")
+    if first is not None and first.operands[0] is test:
+        return [b.select(test, first.operands[1], y)]
+    if second is not None and second.operands[0] is test:
+        return [b.select(test, x, second.operands[2])]
+    return None
+
+
+def _not(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
+    inner = made(b, xs[0], "not")
+    return None if inner is None else [inner.operands[0]]
 
 
 def _convert(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    return [xs[0]] if Builder.type(xs[0]).dtype is attrs["dtype"] else None
+    (x,) = xs
+    source, target = Builder.type(x).dtype, attrs["dtype"]
+    if source is target:
+        return [x]
+    inner = made(b, x, "convert")
+    if inner is None:
+        return None
+    first = Builder.type(inner.operands[0]).dtype
+    if first is BOOL or (first, source) in ((F32, F64), (I32, I64), (I32, F64)):
+        return [b.convert(inner.operands[0], dtype=target)]  # the step between loses nothing
+    return None
+
+
+def _and_or(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any], unit: bool) -> Found:
+    """x and x, x and true, x and false (`unit` is true); the same of or with false."""
+    x, y = xs
+    if x is y:
+        return [x]
+    known = b.splat(y)
+    if known is None or Builder.type(x).dtype is not BOOL:
+        return None
+    return [x] if known == unit else [y]
 
 
 def _same(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
@@ -163,8 +244,10 @@ _SPECIAL: dict[str, Rule] = {
     "neg": _neg,
     "select": _select,
     "convert": _convert,
-    "and": _same,
-    "or": _same,
+    "pow": _pow,
+    "not": _not,
+    "and": lambda b, xs, attrs: _and_or(b, xs, attrs, unit=True),
+    "or": lambda b, xs, attrs: _and_or(b, xs, attrs, unit=False),
     "max": _same,
     "min": _same,
 }
@@ -174,23 +257,23 @@ for _name, _definition in OPS.items():
         RULES[_name] = _elementwise(_name, _SPECIAL.get(_name))
 
 
-@_rule("stop_gradient")
+@rule("stop_gradient")
 def _stop(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    return [xs[0]] if _made(b, xs[0], "stop_gradient") else None
+    return [xs[0]] if made(b, xs[0], "stop_gradient") else None
 
 
-@_rule("reshape")
+@rule("reshape")
 def _reshape(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     (x,) = xs
     shape = tuple(attrs["shape"])
-    if _shape(x) == shape:
+    if shape_of(x) == shape:
         return [x]
     if b.splat(x) is not None:
         return [b.const(b.splat(x), Builder.type(x).with_shape(shape))]
-    inner = _made(b, x, "reshape")
+    inner = made(b, x, "reshape")
     if inner is not None:
         return [b.reshape(inner.operands[0], shape=shape)]
-    spread = _made(b, x, "broadcast")
+    spread = made(b, x, "broadcast")
     if spread is not None:
         return _reshape_broadcast(b, spread, shape)
     return None
@@ -202,26 +285,28 @@ def _reshape_broadcast(b: Simplifier, spread: Op, shape: tuple[int, ...]) -> Fou
     if [n for n in old if n != 1] != [n for n in shape if n != 1]:
         return None
     source = spread.operands[0]
-    kept = [a for a, n in zip(spread.attrs["axes"], _shape(source)) if n != 1]
+    kept = [a for a, n in zip(spread.attrs["axes"], shape_of(source)) if n != 1]
     wide = [i for i, n in enumerate(old) if n != 1]
     new_wide = [i for i, n in enumerate(shape) if n != 1]
     axes = tuple(new_wide[wide.index(a)] for a in kept)
-    small = b.reshape(source, shape=tuple(n for n in _shape(source) if n != 1))
+    small = b.reshape(source, shape=tuple(n for n in shape_of(source) if n != 1))
     return [b.broadcast(small, shape=shape, axes=axes)]
 
 
-@_rule("transpose")
+@rule("transpose")
 def _transpose(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     (x,) = xs
     perm = tuple(attrs["perm"])
-    if perm == tuple(range(len(perm))):
-        return [x]
+    shape = tuple(shape_of(x)[p] for p in perm)
     if b.splat(x) is not None:
-        return [b.const(b.splat(x), Builder.type(x).with_shape(tuple(_shape(x)[p] for p in perm)))]
-    inner = _made(b, x, "transpose")
+        return [b.const(b.splat(x), Builder.type(x).with_shape(shape))]
+    wide = [p for p in perm if shape_of(x)[p] != 1]
+    if wide == sorted(wide):
+        return [b.reshape(x, shape=shape)]
+    inner = made(b, x, "transpose")
     if inner is not None:
         return [b.transpose(inner.operands[0], perm=tuple(inner.attrs["perm"][p] for p in perm))]
-    spread = _made(b, x, "broadcast")
+    spread = made(b, x, "broadcast")
     if spread is not None:
         axes = [perm.index(a) for a in spread.attrs["axes"]]
         if axes == sorted(axes):
@@ -230,130 +315,78 @@ def _transpose(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Fou
     return None
 
 
-@_rule("broadcast")
+@rule("broadcast")
 def _broadcast(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     (x,) = xs
     shape, axes = tuple(attrs["shape"]), tuple(attrs["axes"])
-    if _shape(x) == shape:
+    if shape_of(x) == shape:
         return [x]
     if b.splat(x) is not None:
         return [b.const(b.splat(x), Builder.type(x).with_shape(shape))]
-    inner = _made(b, x, "broadcast")
+    inner = made(b, x, "broadcast")
     if inner is not None:
         composed = tuple(axes[a] for a in inner.attrs["axes"])
         return [b.broadcast(inner.operands[0], shape=shape, axes=composed)]
+    if 1 in shape_of(x):
+        return _broadcast_wide(b, x, shape, axes)
     return None
 
 
-@_rule("slice")
+def _broadcast_wide(b: Simplifier, x: Value, shape: tuple[int, ...], axes: Sequence[int]) -> Found:
+    """A broadcast of axes of size 1 names the others only, if a reshape put them there."""
+    inner = made(b, x, "reshape")
+    wide = tuple(a for a, n in zip(axes, shape_of(x)) if n != 1)
+    small = tuple(n for n in shape_of(x) if n != 1)
+    if inner is None or shape_of(inner.operands[0]) != small:
+        return None
+    return [b.broadcast(inner.operands[0], shape=shape, axes=wide)]
+
+
+@rule("slice")
 def _slice(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     (x,) = xs
     start, limit, stride = attrs["start"], attrs["limit"], attrs["stride"]
-    if tuple(limit) == _shape(x) and not any(start) and set(stride) <= {1}:
+    if tuple(limit) == shape_of(x) and not any(start) and set(stride) <= {1}:
         return [x]
     shape = tuple(-(-(h - lo) // s) for lo, h, s in zip(start, limit, stride))
     if b.splat(x) is not None:
         return [b.const(b.splat(x), Builder.type(x).with_shape(shape))]
-    inner = _made(b, x, "slice")
+    if 0 in shape:
+        return [b.const(0, Builder.type(x).with_shape(shape))]
+    inner = made(b, x, "slice")
     if inner is None:
         return None
     first = inner.attrs
     begin = tuple(p + lo * s for p, lo, s in zip(first["start"], start, first["stride"]))
     step = tuple(s * t for s, t in zip(first["stride"], stride))
-    end = tuple(lo + max(0, n - 1) * s + (n > 0) for lo, n, s in zip(begin, shape, step))
+    end = tuple(lo + (n - 1) * s + 1 for lo, n, s in zip(begin, shape, step))
     return [b.slice(inner.operands[0], start=begin, limit=end, stride=step)]
 
 
-@_rule("reverse")
+@rule("reverse")
 def _reverse(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    return [xs[0]] if not attrs["axes"] or b.splat(xs[0]) is not None else None
+    (x,) = xs
+    axes = [a for a in attrs["axes"] if shape_of(x)[a] > 1]
+    if not axes or b.splat(x) is not None:
+        return [x]
+    inner = made(b, x, "reverse")
+    if inner is None:
+        return None
+    left = tuple(sorted(set(axes) ^ set(inner.attrs["axes"])))
+    return [b.reverse(inner.operands[0], axes=left)]
 
 
-@_rule("concatenate")
+@rule("concatenate")
 def _concatenate(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     axis = attrs["axis"]
-    kept = [x for x in xs if _shape(x)[axis]]
+    kept = [x for x in xs if shape_of(x)[axis]]
     if len(kept) == 1:
         return [kept[0]]
     return [b.concatenate(*kept, axis=axis)] if kept and len(kept) < len(xs) else None
 
 
-@_rule("pad")
+@rule("pad")
 def _pad(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     if not any((*attrs["low"], *attrs["high"], *attrs["interior"])):
         return [xs[0]]
     return None
-
-
-@_rule("reduce_sum")
-def _reduce_sum(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    (x,) = xs
-    axes = tuple(attrs["axes"])
-    if not axes:
-        return [x]
-    inner = _made(b, x, "reduce_sum")
-    if inner is not None:
-        rank = len(_shape(inner.operands[0]))
-        left = [i for i in range(rank) if i not in inner.attrs["axes"]]
-        joined = tuple(sorted((*inner.attrs["axes"], *(left[a] for a in axes))))
-        return [b.reduce_sum(inner.operands[0], axes=joined)]
-    return _sum_of_broadcast(b, x, axes)
-
-
-def _sum_of_broadcast(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
-    """Summing over axes that a broadcast made multiplies by their size."""
-    spread = _made(b, x, "broadcast")
-    value = b.splat(x)
-    type = Builder.type(x)
-    if spread is None or value is not None:
-        return None
-    new = [a for a in axes if a not in spread.attrs["axes"]]
-    if not new:
-        return None
-    count = math.prod(type.shape[a] for a in new)
-    kept = [i for i in range(type.rank) if i not in new]
-    shape = tuple(type.shape[i] for i in kept)
-    axes_in = tuple(kept.index(a) for a in spread.attrs["axes"])
-    small = b.broadcast(spread.operands[0], shape=shape, axes=axes_in)
-    scaled = b.mul(small, b.const(count, small))
-    rest = tuple(kept.index(a) for a in axes if a not in new)
-    return [b.reduce_sum(scaled, axes=rest)]
-
-
-@_rule("reduce_max", "reduce_min", "reduce_prod")
-def _reduce_none(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    return [xs[0]] if not attrs["axes"] else None
-
-
-@_rule("dot_general")
-def _dot(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    """A transposed operand: the axes it permutes are named where they come from instead."""
-    operands = list(xs)
-    new = dict(attrs)
-    changed = False
-    for i, side in enumerate(("lhs", "rhs")):
-        op = _made(b, operands[i], "transpose")
-        if op is None:
-            continue
-        perm = op.attrs["perm"]
-        free = [
-            perm[a]
-            for a in range(len(perm))
-            if a not in attrs[f"{side}_batch"] and a not in attrs[f"{side}_contract"]
-        ]
-        if free != sorted(free):
-            continue  # the free axes must keep their order, which is the result's
-        operands[i] = op.operands[0]
-        for kind in ("batch", "contract"):
-            new[f"{side}_{kind}"] = tuple(perm[a] for a in attrs[f"{side}_{kind}"])
-        changed = True
-    return [b.dot_general(*operands, **new)] if changed else None
-
-
-@_rule("gather")
-def _gather(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    """Counting indices take everything in order."""
-    index = _made(b, xs[1], "iota")
-    if index is None or attrs["batch"] or len(_shape(xs[1])) != 1:
-        return None
-    return [xs[0]] if _shape(xs[1])[0] == _shape(xs[0])[attrs["axis"]] else None

@@ -15,9 +15,11 @@ import numpy as np
 from ..ir.builder import Builder
 from ..ir.core import Block, Function, Module, Op, Value
 from ..ir.opdef import OPS
-from ..ir.types import I32, DType, TensorType
+from ..ir.types import DType, TensorType
+from . import rewrite_contractions, rewrite_indexing  # noqa: F401  (they add rules)
 from .dce import dce_function
 from .rewrite_rules import RULES
+from .simplify_control import chosen_branch, count_ops, unroll, unrolls, without_invariants
 
 FOLD_AT_MOST = 4096  # elements of a folded constant
 ROUNDS = 3
@@ -28,16 +30,12 @@ def simplify(module: Module) -> Module:
     out = Module({}, module.entry)
     for name, function in module.functions.items():
         for _ in range(ROUNDS):
-            before = _count(function.body)
+            before = count_ops(function.body)
             function = dce_function(_rewrite(function))
-            if _count(function.body) == before:
+            if count_ops(function.body) == before:
                 break
         out.functions[name] = function
     return out
-
-
-def _count(block: Block) -> int:
-    return sum(1 + sum(_count(r) for r in op.regions) for op in block.ops)
 
 
 def _rewrite(function: Function) -> Function:
@@ -47,26 +45,9 @@ def _rewrite(function: Function) -> Function:
     b = Simplifier(block, None, hoists=False)
     b.define(params)
     env = dict(zip(body.params, params))
-    _copy(body, b, env)
+    b.copy(body, env)
     block.results = [env.get(v, v) for v in body.results]
     return Function(function.name, block, function.span, dict(function.attrs))
-
-
-def _copy(block: Block, b: Simplifier, env: dict[Value, Value]) -> None:
-    """Write the ops of `block` through `b`, regions first."""
-    for op in block.ops:
-        operands = [env.get(v, v) for v in op.operands]
-        chosen = _chosen_region(op, operands, b)
-        if chosen is not None:
-            inner, args = chosen
-            env.update(zip(inner.params, args))
-            _copy(inner, b, env)
-            env.update(zip(op.results, (env.get(v, v) for v in inner.results)))
-            continue
-        regions = [_region(r, b, env, op.name in ("for", "while")) for r in op.regions]
-        b.span = op.span
-        results = b.op(op.name, operands, regions, [r.name for r in op.results], **op.attrs)
-        env.update(zip(op.results, results))
 
 
 def _region(block: Block, outer: Simplifier, env: dict[Value, Value], loop: bool) -> Block:
@@ -75,28 +56,9 @@ def _region(block: Block, outer: Simplifier, env: dict[Value, Value], loop: bool
     b = Simplifier(out, outer, hoists=loop)
     b.define(params)
     env.update(zip(block.params, params))
-    _copy(block, b, env)
+    b.copy(block, env)
     out.results = [env.get(v, v) for v in block.results]
     return out
-
-
-def _chosen_region(
-    op: Op, operands: Sequence[Value], b: Simplifier
-) -> tuple[Block, list[Value]] | None:
-    """The only region that can run, with its arguments, where that is known now."""
-    if op.name in ("if", "switch"):
-        known = b.splat(operands[0])
-        if known is None:
-            return None
-        index = (0 if known else 1) if op.name == "if" else int(known)
-        return op.regions[min(max(index, 0), len(op.regions) - 1)], []
-    if op.name == "for" and op.attrs["trips"] == 1:
-        carries = op.attrs["carries"]
-        if len(op.results) > carries:
-            return None
-        rows = [b.reshape(x, shape=Builder.type(x).shape[1:]) for x in operands[carries:]]
-        return op.regions[0], [b.const(0, I32), *operands[:carries], *rows]
-    return None
 
 
 class Simplifier(Builder):
@@ -118,6 +80,30 @@ class Simplifier(Builder):
         """Note values of this block."""
         for v in values:
             self.depths[v] = self.depth
+
+    def copy(self, block: Block, env: dict[Value, Value]) -> None:
+        """Write the ops of `block`, renamed by `env`, regions first."""
+        for op in block.ops:
+            self.span = op.span
+            branch = chosen_branch(op, self, env)
+            if branch is not None:
+                self.copy(branch, env)
+                env.update(zip(op.results, (env.get(v, v) for v in branch.results)))
+            elif unrolls(op):
+                unroll(op, self, env)
+            else:
+                self._copy_op(without_invariants(op, self, env), env)
+
+    def _copy_op(self, op: Op, env: dict[Value, Value]) -> None:
+        operands = [env.get(v, v) for v in op.operands]
+        regions = [_region(r, self, env, op.name in ("for", "while")) for r in op.regions]
+        self.span = op.span
+        results = self.op(op.name, operands, regions, [r.name for r in op.results], **op.attrs)
+        env.update(zip(op.results, results))
+        if op.name in ("if", "switch"):
+            for result, options in zip(op.results, zip(*(r.results for r in regions))):
+                if all(v is options[0] for v in options):
+                    env[result] = options[0]
 
     def maker(self, v: Value) -> Op | None:
         """The op that defines v, None for a parameter."""
@@ -153,7 +139,7 @@ class Simplifier(Builder):
             return folded
         if regions or not OPS[name].pure:
             return self._write(name, operands, regions, names, attrs)
-        key = (name, tuple(operands), _freeze(attrs))
+        key = (name, self._ordered(name, operands), _freeze(attrs))
         known = self._lookup(key)
         if known is None:
             known = self.seen[key] = self._write(name, operands, regions, names, attrs)
@@ -178,6 +164,12 @@ class Simplifier(Builder):
         if any(self.depths.get(v, 0) >= self.depth for v in operands):
             return self
         return self.outer
+
+    def _ordered(self, name: str, operands: Sequence[Value]) -> tuple[Value, ...]:
+        """Operands as a key: in one order where they commute."""
+        if OPS[name].commutative:
+            return tuple(sorted(operands, key=id))
+        return tuple(operands)
 
     def _lookup(self, key: Any) -> tuple[Value, ...] | None:
         builder: Simplifier | None = self
@@ -229,12 +221,19 @@ class Simplifier(Builder):
 
     def _literal(self, array: Any, type: TensorType, names: Sequence[str]) -> Value:
         flat = array.ravel()
-        if flat.size and (flat == flat[0]).all() and not (flat.dtype.kind == "f" and flat[0] == 0):
+        if flat.size and _filled(flat):
             return self.op("const", names=names, value=flat[0].item(), type=type)[0]
         if not type.shape:
             return self.op("const", names=names, value=array.item(), type=type)[0]
         value = np.ascontiguousarray(array, type.dtype.numpy).reshape(type.shape)
         return self.op("const", names=names, value=value, type=type)[0]
+
+
+def _filled(flat: Any) -> bool:
+    """Whether all elements are one number, the sign of zero included."""
+    if not (flat == flat[0]).all():
+        return False
+    return flat.dtype.kind != "f" or bool((np.signbit(flat) == np.signbit(flat[0])).all())
 
 
 def _freeze(attrs: dict[str, Any]) -> Any:

@@ -1,7 +1,8 @@
 """Calling a compiled function inside `jax.jit`, `jax.vmap` or `jax.grad`.
 
 The function is lowered to JAX operations with a custom JVP: the derivative that wengert's
-passes computed, lowered the same way. JAX transposes that for reverse mode.
+passes computed, lowered the same way. JAX transposes that for reverse mode. Functions that have
+a derivative in reverse mode only (@vjp rules) get a custom VJP instead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..backends.xla.lower import lower
 from ..frontend import syntax
 from ..ir.struct import RecordStruct, Struct, TupleStruct
 from ..ir.types import KEY, TensorType
+from ..passes.jvp import NotDifferentiable
 from .binding import match_parameters
 from .errors import CallError
 from .requests import Request, float_leaves
@@ -91,16 +93,24 @@ def _cast(x: Any, type: Any) -> Any:
 def _differentiable(special: Specialization) -> Any:
     """The JAX function of a specialisation, made once."""
     cached = getattr(special, "_jax", None)
-    if cached is not None:
-        return cached
-    params = special.params
-    wrt = tuple(name for name, s in params if float_leaves(s))
-    primal = lower(special.module(Request()))
-    call = jax.custom_jvp(primal)
+    if cached is None:
+        primal = lower(special.module(Request()))
+        wrt = tuple(name for name, s in special.lowered.params if float_leaves(s))
+        try:
+            cached = _with_jvp(special, primal, wrt)
+        except NotDifferentiable:
+            cached = _with_vjp(special, primal, wrt)
+        special._jax = cached  # type: ignore[attr-defined]
+    return cached
+
+
+def _with_jvp(special: Specialization, primal: Any, wrt: tuple[str, ...]) -> Any:
+    """`primal` with our forward derivative, which JAX can transpose."""
     tangent = None
     if wrt:
         tangent = lower(special.module(Request("jvp", wrt)), transposable=True)
     count = len(special.lowered.module.main.results)
+    call = jax.custom_jvp(primal)
 
     @call.defjvp
     def rule(primals: Any, tangents: Any) -> Any:
@@ -115,7 +125,27 @@ def _differentiable(special: Specialization) -> Any:
             for x in both[:count]
         )
 
-    special._jax = call  # type: ignore[attr-defined]
+    return call
+
+
+def _with_vjp(special: Specialization, primal: Any, wrt: tuple[str, ...]) -> Any:
+    """`primal` with our reverse derivative: what functions with a @vjp rule have."""
+    pullback: list[Any] = []  # lowered at first use: some functions have no derivative at all
+    call = jax.custom_vjp(primal)
+
+    def forward(*args: Any) -> Any:
+        return primal(*args), args
+
+    def backward(args: Any, cotangents: Any) -> Any:
+        if not pullback:
+            pullback.append(lower(special.module(Request("vjp", wrt)), transposable=True))
+        given = [c for c in cotangents if c.dtype != jax.dtypes.float0]
+        derived = iter(pullback[0](*args, *given))
+        return tuple(
+            next(derived) if jnp.issubdtype(x.dtype, jnp.floating) else _float0(x) for x in args
+        )
+
+    call.defvjp(forward, backward)
     return call
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 from typing import Any
 
 from ..frontend import program as front
@@ -87,8 +88,31 @@ class Program:
 
 
 def _records(source: front.Program) -> dict[str, syntax.RecordDecl]:
-    declarations = source.root.declarations
-    return {d.name: d for d in declarations if isinstance(d, syntax.RecordDecl)}
+    """Record types by the names that the root file has for them: `Network`, `nn.Linear`."""
+    declared = source.main.declarations.values()
+    found = {d.name: d for d in declared if isinstance(d, syntax.RecordDecl)}
+    for name, module in source.main.imports.items():
+        for decl in module.declarations.values():
+            if isinstance(decl, syntax.RecordDecl):
+                fields = tuple(
+                    replace(f, annotation=_qualified(f.annotation, name, module))
+                    for f in decl.fields
+                )
+                found[f"{name}.{decl.name}"] = replace(decl, fields=fields)
+    return found
+
+
+def _qualified(
+    type: syntax.TypeExpr | None, prefix: str, module: front.SourceModule
+) -> syntax.TypeExpr | None:
+    """A type written in an imported file, as the importing file would write it."""
+    match type:
+        case syntax.NamedType(_, name) if name in module.declarations:
+            return replace(type, name=f"{prefix}.{name}")
+        case syntax.TupleType(_, items):
+            inside = [_qualified(item, prefix, module) for item in items]
+            return replace(type, items=tuple(item for item in inside if item is not None))
+    return type
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Program:

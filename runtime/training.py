@@ -83,7 +83,7 @@ def fit(
     root = resume.key if resume is not None else _packed(key)
     state = _state(job, resume)
     began = time.perf_counter()
-    executable = job.compile()
+    executable, fresh = job.compile()
     driver = Driver(
         executable.run,
         root,
@@ -98,7 +98,8 @@ def fit(
         tolerance,
         callback,
     )
-    driver.advance(driver.now, 0)  # whatever the backend compiles at the first call
+    if fresh:
+        driver.advance(driver.now, 0)  # whatever the backend compiles at the first call
     job.compiled_at = time.perf_counter()
     job.compile_seconds = job.compiled_at - began
     return driver.run(steps, progress)
@@ -125,16 +126,17 @@ class _Job:
     compiled_at: float = 0.0
     compile_seconds: float = 0.0
 
-    def compile(self) -> Executable:
-        """The compiled loop, made once for each specialisation and plan."""
+    def compile(self) -> tuple[Executable, bool]:
+        """The compiled loop, made once for each specialisation and plan; whether it is new."""
         program = self.special.program
         cache = _LOOPS.setdefault(self.special, {})
         where = (self.request, self.plan, program.backend)
-        if where not in cache:
+        fresh = where not in cache
+        if fresh:
             loop = build_loop(self.special.module(self.request), self.plan)
             loop = run_pipeline(loop, FRONT)
             cache[where] = compile_module(loop, program.backend, Dumps(), program.threads)
-        return cache[where]
+        return cache[where], fresh
 
     def result_maker(
         self, resume: FitResult | None, root: int

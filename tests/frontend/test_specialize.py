@@ -528,3 +528,19 @@ def test_ten_thousand_statements_lower_quickly() -> None:
 def test_long_sums_do_not_nest(run: Any) -> None:
     text = "fn f(x: f32): return " + " + ".join(["x"] * 5000) + "\n"
     assert run(text, x=1.0) == 5000
+
+
+def test_record_types_of_imported_files(run: Any, seed: Any) -> None:
+    text = """
+import nn
+record Net:
+    first: nn.Linear
+    scale: real[h]
+fn sizes(net: Net, layer: nn.Linear, x: real[n, d]): return n * 10 + d, h
+fn f(k: key, x: real[b, d]):
+    layer = nn.linear_init(k, d, 5)
+    net = Net(layer, ones(7))
+    return nn.dense(net.first, x), sizes(net, layer, x)
+"""
+    out, (both, h) = run(text, k=seed(0), x=M)
+    assert out.shape == (2, 5) and int(both) == 23 and int(h) == 7

@@ -12,8 +12,6 @@ from wengert.ir.core import Block, Function, Module, Value
 from wengert.ir.interp import run
 from wengert.ir.types import F64, TensorType
 from wengert.ir.verify import verify
-
-
 from wengert.passes.derivatives import jvp_function, vjp_function
 
 Make = Callable[..., Any]

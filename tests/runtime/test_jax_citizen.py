@@ -171,6 +171,28 @@ def test_the_derivative_is_ours() -> None:
     assert float(jax.jit(odd)(3.0)) == 9.0
 
 
+def test_a_reverse_rule_is_kept() -> None:
+    text = """
+@vjp(forward, backward)
+fn f(x: real) -> real:
+    return x * x
+
+fn forward(x: real) -> (real, real):
+    return (x * x, x)
+
+fn backward(x: real, dy: real) -> real:
+    return 100.0 * x * dy
+
+fn outer(x: real, k: i32) -> real:
+    return 2.0 * f(x) + real(k)
+"""
+    outer = wg.compile(text).outer
+    assert float(jax.jit(outer)(3.0, 1)) == 19
+    grad = jax.jit(jax.grad(outer))
+    assert float(grad(3.0, 1)) == 600
+    np.testing.assert_allclose(jax.vmap(grad, (0, None))(jnp.array([1.0, 2.0]), 1), [200, 400])
+
+
 def test_export_round_trip(program: Any) -> None:
     from jax import export
 

@@ -1,0 +1,35 @@
+"""The op table of docs/ir.md, made from the declarations.
+
+`python -m wengert.ir.op_table` writes it between the markers of the page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import OPS
+
+BEGIN, END = "<!-- ops: begin -->", "<!-- ops: end -->"
+
+
+def op_table() -> str:
+    """A Markdown table of every op: operands, attributes, regions, meaning."""
+    lines = ["| op | operands | attributes | regions | meaning |", "| --- | --- | --- | --- | --- |"]
+    for name, d in OPS.items():
+        arity = "any" if d.arity is None else str(d.arity)
+        attrs = ", ".join(f"{n}: {kind}" for n, kind in d.attrs)
+        regions = ", ".join(d.regions)
+        lines.append(f"| `{name}` | {arity} | {attrs} | {regions} | {d.doc.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
+
+
+def updated(page: str) -> str:
+    """The page with the table between its markers made anew."""
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n{op_table()}\n{END}{tail}"
+
+
+if __name__ == "__main__":
+    path = Path(__file__).parent.parent / "docs" / "ir.md"
+    path.write_text(updated(path.read_text()))

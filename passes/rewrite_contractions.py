@@ -1,0 +1,228 @@
+"""Rules of the simplifier for reductions and products: sums of products become contractions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..ir.builder import Builder
+from ..ir.core import Op, Value
+from ..ir.linalg import free_axes
+from .rewrite_rules import Found, Rule, made, rule, shape_of
+
+if TYPE_CHECKING:
+    from .simplify import Simplifier
+
+LEAST_CONTRACTED = 512  # products summed, below which a fused loop beats a matrix product
+
+
+def _reduction(name: str, special: Rule) -> None:
+    @rule(name)
+    def reduce(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
+        (x,) = xs
+        axes = tuple(attrs["axes"])
+        if not axes:
+            return [x]
+        for found in (
+            _of_single(b, name, x, axes),
+            special(b, xs, attrs),
+            _of_reduction(b, name, x, axes),
+            _of_moved(b, name, x, axes),
+        ):
+            if found is not None:
+                return found
+        return None
+
+
+def _of_single(b: Simplifier, name: str, x: Value, axes: tuple[int, ...]) -> Found:
+    """Axes of size 1 have nothing to reduce."""
+    shape = shape_of(x)
+    ones = [a for a in axes if shape[a] == 1]
+    if not ones:
+        return None
+    kept = [i for i in range(len(shape)) if i not in ones]
+    small = b.reshape(x, shape=tuple(shape[i] for i in kept))
+    rest = tuple(kept.index(a) for a in axes if a not in ones)
+    return b.op(name, [small], axes=rest)
+
+
+def _of_reduction(b: Simplifier, name: str, x: Value, axes: tuple[int, ...]) -> Found:
+    inner = made(b, x, name)
+    if inner is None:
+        return None
+    rank = len(shape_of(inner.operands[0]))
+    left = [i for i in range(rank) if i not in inner.attrs["axes"]]
+    joined = tuple(sorted((*inner.attrs["axes"], *(left[a] for a in axes))))
+    return b.op(name, [inner.operands[0]], axes=joined)
+
+
+def _of_moved(b: Simplifier, name: str, x: Value, axes: tuple[int, ...]) -> Found:
+    """A reduction over everything, or one that keeps its axes in order, sees no transpose."""
+    op = b.maker(x)
+    if op is None:
+        return None
+    if op.name == "reshape" and len(axes) == len(shape_of(x)):
+        source = op.operands[0]
+        return b.op(name, [source], axes=tuple(range(len(shape_of(source)))))
+    if op.name == "transpose":
+        perm = op.attrs["perm"]
+        kept = [p for i, p in enumerate(perm) if i not in axes]
+        if kept == sorted(kept):
+            return b.op(name, [op.operands[0]], axes=tuple(sorted(perm[a] for a in axes)))
+    return None
+
+
+def _new_axes(spread: Op, axes: tuple[int, ...]) -> list[int]:
+    return [a for a in axes if a not in spread.attrs["axes"]]
+
+
+def _without(b: Simplifier, spread: Op, new: Sequence[int]) -> tuple[Value, list[int]]:
+    """The broadcast without its axes `new`, and the axes that are left."""
+    shape = spread.attrs["shape"]
+    kept = [i for i in range(len(shape)) if i not in new]
+    axes = tuple(kept.index(a) for a in spread.attrs["axes"])
+    small = b.broadcast(spread.operands[0], shape=tuple(shape[i] for i in kept), axes=axes)
+    return small, kept
+
+
+def _extreme(name: str) -> Rule:
+    def extreme(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
+        """The largest of copies is any of them."""
+        spread = made(b, xs[0], "broadcast")
+        axes = tuple(attrs["axes"])
+        if spread is None or not Builder.type(xs[0]).size:
+            return None
+        new = _new_axes(spread, axes)
+        if not new:
+            return None
+        small, kept = _without(b, spread, new)
+        rest = tuple(kept.index(a) for a in axes if a not in new)
+        return b.op(name, [small], axes=rest)
+
+    return extreme
+
+
+def _sum(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
+    (x,) = xs
+    type, axes = Builder.type(x), tuple(attrs["axes"])
+    value = b.splat(x)
+    if value is not None:
+        count = math.prod(type.shape[a] for a in axes)
+        shape = tuple(n for i, n in enumerate(type.shape) if i not in axes)
+        small = b.const(value, type.with_shape(shape))
+        return [b.mul(small, b.const(count, small))] if count else [b.const(0, small)]
+    for find in (_sum_of_broadcast, _sum_of_negation, _sum_of_dot, _contraction):
+        found = find(b, x, axes)
+        if found is not None:
+            return found
+    return None
+
+
+def _sum_of_broadcast(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
+    """Summing over axes that a broadcast made multiplies by their size."""
+    spread = made(b, x, "broadcast")
+    if spread is None or not Builder.type(x).size:
+        return None
+    new = _new_axes(spread, axes)
+    if not new:
+        return None
+    small, kept = _without(b, spread, new)
+    count = math.prod(shape_of(x)[a] for a in new)
+    scaled = b.mul(small, b.const(count, small))
+    rest = tuple(kept.index(a) for a in axes if a not in new)
+    return [b.reduce_sum(scaled, axes=rest)]
+
+
+def _sum_of_negation(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
+    op = made(b, x, "neg")
+    return None if op is None else [b.neg(b.reduce_sum(op.operands[0], axes=axes))]
+
+
+def _sum_of_dot(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
+    """A matrix product summed over free axes: the operands are summed before they meet.
+
+    Gradients of parameters that broadcast over points have this form; it saves the product.
+    """
+    op = made(b, x, "dot_general")
+    if op is None or not axes:
+        return None
+    at = op.attrs
+    batch = len(at["lhs_batch"])
+    if any(a < batch for a in axes):
+        return None
+    new: dict[str, tuple[int, ...]] = {}
+    operands = []
+    first = batch
+    for v, side in zip(op.operands, ("lhs", "rhs")):
+        rank = len(shape_of(v))
+        free = free_axes(rank, at[f"{side}_batch"], at[f"{side}_contract"])
+        summed = [f for i, f in enumerate(free) if first + i in axes]
+        first += len(free)
+        kept = [i for i in range(rank) if i not in summed]
+        operands.append(b.reduce_sum(v, axes=tuple(summed)) if summed else v)
+        for kind in ("batch", "contract"):
+            new[f"{side}_{kind}"] = tuple(kept.index(a) for a in at[f"{side}_{kind}"])
+    return [b.dot_general(*operands, **new)]
+
+
+def _contraction(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
+    """The sum of a product whose sides each lack an axis of the other is a matrix product."""
+    product = made(b, x, "mul")
+    if product is None:
+        return None
+    sides = [made(b, v, "broadcast") for v in product.operands]
+    left, right = sides
+    if left is None or right is None or Builder.type(x).size < LEAST_CONTRACTED:
+        return None
+    have_l, have_r = left.attrs["axes"], right.attrs["axes"]
+    if not all(a in have_l and a in have_r for a in axes):
+        return None
+    kept = [i for i in range(len(shape_of(x))) if i not in axes]
+    both = [a for a in kept if a in have_l and a in have_r]
+    only_l = [a for a in kept if a in have_l and a not in have_r]
+    only_r = [a for a in kept if a in have_r and a not in have_l]
+    if not only_l or not only_r or len(both) + len(only_l) + len(only_r) < len(kept):
+        return None
+    out = b.dot_general(
+        left.operands[0],
+        right.operands[0],
+        lhs_batch=tuple(have_l.index(a) for a in both),
+        rhs_batch=tuple(have_r.index(a) for a in both),
+        lhs_contract=tuple(have_l.index(a) for a in axes),
+        rhs_contract=tuple(have_r.index(a) for a in axes),
+    )
+    order = [*both, *only_l, *only_r]
+    return [b.transpose(out, perm=tuple(order.index(a) for a in kept))]
+
+
+def _nothing(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
+    return None
+
+
+_reduction("reduce_sum", _sum)
+_reduction("reduce_prod", _nothing)
+_reduction("reduce_max", _extreme("reduce_max"))
+_reduction("reduce_min", _extreme("reduce_min"))
+
+
+@rule("dot_general")
+def _dot(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
+    """A transposed operand: the axes it permutes are named where they come from instead."""
+    operands = list(xs)
+    new = dict(attrs)
+    changed = False
+    for i, side in enumerate(("lhs", "rhs")):
+        op = made(b, operands[i], "transpose")
+        if op is None:
+            continue
+        perm = op.attrs["perm"]
+        taken = (*attrs[f"{side}_batch"], *attrs[f"{side}_contract"])
+        free = [p for a, p in enumerate(perm) if a not in taken]
+        if free != sorted(free):
+            continue  # the free axes must keep their order, which is the result's
+        operands[i] = op.operands[0]
+        for kind in ("batch", "contract"):
+            new[f"{side}_{kind}"] = tuple(perm[a] for a in attrs[f"{side}_{kind}"])
+        changed = True
+    return [b.dot_general(*operands, **new)] if changed else None

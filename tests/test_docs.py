@@ -1,0 +1,55 @@
+"""The documents say what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import wengert as wg
+from wengert.frontend import builtin_docs
+from wengert.frontend.program import compile_text
+from wengert.ir.op_table import updated
+
+ROOT = Path(__file__).parent.parent
+LANGUAGE = (ROOT / "docs" / "language.md").read_text()
+BLOCKS = re.findall(r"```wg\n(.*?)```", LANGUAGE, re.S)
+
+
+def test_op_table_is_current():
+    page = (ROOT / "docs" / "ir.md").read_text()
+    assert page == updated(page), "run: python -m wengert.ir.op_table"
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda b: b.split("\n")[0][:30])
+def test_language_examples_compile(block):
+    text = "\n".join(line for line in block.splitlines() if not line.startswith('import "'))
+    compile_text(text)
+
+
+def test_builtin_table_is_current():
+    assert LANGUAGE == builtin_docs.updated(LANGUAGE), "run: python -m wengert.frontend.builtin_docs"
+
+
+def test_language_examples_run():
+    text = next(b for b in BLOCKS if "fn statements" in b)
+    program = wg.compile(text, backend="interp", real="f64")
+    assert np.isfinite(program.statements(np.array([0.5, 3.5, -1.0]), 1))
+    text = next(b for b in BLOCKS if "fn derivatives" in b)
+    out = wg.compile(text, backend="interp").derivatives(np.ones(2, np.float32))
+    np.testing.assert_allclose(out["g"], [4, 4])
+
+
+def test_readme_program_and_dump(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    source = re.search(r"```\n(# mixture.wg.*?)```", readme, re.S)
+    code = re.search(r"```python\n(.*?)```", readme, re.S)
+    assert source and code
+    (tmp_path / "mixture.wg").write_text(source.group(1))
+    names: dict[str, object] = {}
+    exec(code.group(1).replace('"mixture.wg"', repr(str(tmp_path / "mixture.wg"))), names)
+    assert np.isfinite(names["fit"].loss)
+    f = wg.compile("fn f(x: real[n]): return sum(sin(x) * x)").f
+    assert f.ir(np.ones(3), derivative="grad") in readme
