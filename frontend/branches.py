@@ -28,6 +28,8 @@ from .values import (
 if TYPE_CHECKING:
     from .lower import Lowering
 
+MOST_COPIES = 256
+
 
 def condition(value: Staged, span: Span) -> Value:
     """A run-time condition as a bool scalar."""
@@ -64,6 +66,15 @@ def _returning(low: Lowering, stmt: s.If, rest: Sequence[s.Stmt], flag: Value) -
     first = list(stmt.body) if returns(stmt.body) else [*stmt.body, *rest]
     second = list(stmt.orelse) if returns(stmt.orelse) else [*stmt.orelse, *rest]
     regions = [low.inner(Block()), low.inner(Block())]
+    if not returns(stmt.body) and not returns(stmt.orelse) and rest:
+        for inner in regions:
+            inner.copies *= 2
+        if low.copies >= MOST_COPIES:
+            raise BranchMistake(
+                "too many branches that only sometimes return",
+                stmt.span,
+                hint="each copies what follows it: return from a whole branch, or set a name",
+            )
     values = [inner.body(part) for inner, part in zip(regions, (first, second))]
     given = [v for v in values if v is not None]
     if len(given) != 2:

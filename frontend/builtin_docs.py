@@ -17,7 +17,7 @@ def builtin_table() -> str:
     lines = ["| call | meaning |", "| --- | --- |"]
     for name in sorted(BUILTINS):
         doc = " ".join(BUILTINS[name].doc.split("\n\n")[0].split()).replace("|", "\\|")
-        lines.append(f"| `{BUILTINS[name].text()}` | {doc} |")
+        lines.append(f"| `{BUILTINS[name].text}` | {doc} |")
     return "\n".join(lines)
 
 

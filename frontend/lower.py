@@ -47,10 +47,12 @@ MOST_UNPACKED = 64
 class Lowering:
     """Lowers code of one source file into `block`, with names in `env`.
 
-    b: the builder; a: arithmetic over it; module: the file that names are looked up in.
+    b: the builder; a: arithmetic over it; module: the file that names are looked up in;
+    copies: how many copies of this code early returns have made.
     """
 
     def __init__(self, session: Session, module: SourceModule, env: Env, block: Block) -> None:
+        self.copies = 1
         self.session = session
         self.module = module
         self.env = env
@@ -61,6 +63,7 @@ class Lowering:
         """A Lowering of a region of this block, over a copy of the names."""
         low = Lowering(self.session, self.module, dict(self.env), block)
         low.b.span = self.b.span
+        low.copies = self.copies
         return low
 
     def elsewhere(self, module: SourceModule, env: Env, block: Block | None = None) -> Lowering:

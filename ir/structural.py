@@ -128,7 +128,7 @@ declare(
         "transpose",
         "axes in another order: the result's axis i is x's axis perm[i]",
         _transpose_infer,
-        lambda attrs, x: np.ascontiguousarray(x.transpose(attrs["perm"])),
+        lambda attrs, x: x.transpose(attrs["perm"]).copy(order="C"),
         attrs=(("perm", "ints"),),
         arity=1,
     )

@@ -103,6 +103,10 @@ class Bufferizer:
         self.wanted: dict[Value, Value] = {}
         self.own: set[Value] = set()  # values that ops of this block define
         self.owned: set[Value] = set()  # values whose memory this block may overwrite
+        self.same: dict[Value, Value] = {}  # buffers that are others' memory: views, reuse
+        self.updates: list[tuple[int, Value, Value, list[Value]]] = []
+        self.views: list[Op] = []
+        self.last: dict[Value, int] = {}  # the last item that reads each memory
 
     # Planning
 
@@ -131,6 +135,8 @@ class Bufferizer:
             self.b.span = op.span
             self.schedule(op)
         states = dict(moving)
+        self._note_last_reads()
+        self._reuse(block)
         direct = self._write_directly(block, list(outputs), states)
         self.emit()
         for result, buffer in zip(block.results, outputs):
@@ -153,18 +159,61 @@ class Bufferizer:
             if state is None or self.place.get(result) is not buffer or at < 0:
                 continue
             nest = self.items[at].nest
-            kept = any(self.place.get(r) is state for r in block.results)
-            if nest is None or kept or not nest.reads.get(state, True):
+            kept = any(self.memory(r) is state for r in block.results)
+            if nest is None or kept or self.last.get(state, -1) > at:
                 continue
-            later = self.items[at + 1 :]
-            if any(state in (i.nest.reads if i.nest else i.reads) for i in later):
+            reads = [b for b in nest.reads if self._base(b) is state]
+            if any(b is not state or not nest.reads[b] for b in reads):
                 continue
-            self.place[result] = state
-            for item in self.items:
-                if item.nest is not None:
-                    item.nest.rename(buffer, state)
+            self._rename(result, state)
             direct.add(buffer)
         return direct
+
+    # Memory shared by values
+
+    def _base(self, buffer: Value) -> Value:
+        while buffer in self.same:
+            buffer = self.same[buffer]
+        return buffer
+
+    def memory(self, v: Value) -> Value | None:
+        """The buffer whose memory holds v, behind views; None where v has no memory."""
+        return self._base(self.place[v]) if v in self.place else None
+
+    def _rename(self, v: Value, buffer: Value) -> None:
+        """Keep v in `buffer` instead of where it was."""
+        old = self.place[v]
+        if old is buffer:
+            return
+        self.place[v] = buffer
+        self.same[old] = buffer
+        self.last[buffer] = max(self.last.get(buffer, -1), self.last.get(old, -1))
+        for item in self.items:
+            if item.nest is not None:
+                item.nest.rename(old, buffer)
+        for op in self.views:
+            if op.operands[0] is old:
+                op.operands = (buffer,)
+
+    def _note_last_reads(self) -> None:
+        for at, item in enumerate(self.items):
+            for buffer in item.nest.reads if item.nest else item.reads:
+                self.last[self._base(buffer)] = at
+
+    def _reuse(self, block: Block) -> None:
+        """Let updates and loops work in the memory of what they start from.
+
+        That needs the memory to be this block's own, and nothing to read it afterwards.
+        """
+        for at, source, result, others in self.updates:
+            memory = self.memory(source)
+            if memory is None or source not in self.owned or self.last.get(memory, -1) > at:
+                continue
+            if any(self.memory(v) is memory for v in others):
+                continue
+            if any(self.memory(r) is memory for r in block.results if r is not result):
+                continue
+            self._rename(result, memory)
 
     def _count_uses(self, block: Block) -> None:
         for op in block.ops:
@@ -279,9 +328,10 @@ class Bufferizer:
     def view(self, op: Op) -> None:
         """A reshape of what has memory: the same memory."""
         (v,) = op.results
-        self.place[v] = self.b.op("loop.view", [self.place[op.operands[0]]], type=_buffer_type(v))[
-            0
-        ]
+        source = self.place[op.operands[0]]
+        (self.place[v],) = self.b.op("loop.view", [source], type=_buffer_type(v))
+        self.same[self.place[v]] = source
+        self.views.append(self.b.block.ops[-1])
         self.ready[v] = self.ready.get(op.operands[0], -1)
 
     def buffer_for(self, v: Value) -> Value:
@@ -316,10 +366,25 @@ class Bufferizer:
         self.ready[v] = nest.position
         self.owned.add(v)
 
-    def defer(self, action: Action, reads: Sequence[Value], writes: Sequence[Value]) -> None:
-        """Add a call or control flow that fills the buffers of `writes`."""
+    def defer(
+        self,
+        action: Action,
+        reads: Sequence[Value],
+        writes: Sequence[Value],
+        updates: Sequence[tuple[Value, Value]] = (),
+    ) -> None:
+        """Add a call or control flow that fills the buffers of `writes`.
+
+        updates: (value read, value written) pairs that may share memory if nothing else
+        needs the first: each once among `reads`.
+        """
         for v in writes:
             self.ready[v] = len(self.items)
+            self.owned.add(v)
+        for source, result in updates:
+            others = list(reads)
+            others.remove(source)
+            self.updates.append((len(self.items), source, result, others))
         self.items.append(Item(None, action, [self.place[v] for v in reads if v in self.place]))
 
     # Emission

@@ -194,7 +194,7 @@ class Nest:
     def rename(self, old: Value, new: Value) -> None:
         """Read from buffer `new` where loads name `old`."""
         if old in self.reads:
-            self.reads[new] = self.reads.pop(old)
+            self.reads[new] = self.reads.pop(old) and self.reads.get(new, True)
             for op, _ in self.loads:
                 if op.operands[0] is old:
                     op.operands = (new, *op.operands[1:])
@@ -208,12 +208,12 @@ class Nest:
         reduces = [op for op in self.block.ops if op.name == "loop.reduce"]
         if any(op.attrs["simd"] >= 0 for op in reduces):
             return parallel, -1
+        # A load in a reduction runs many times where others run once.
+        accesses = [(op, 4 if depth else 1) for op, depth in self.loads]
+        accesses += [(op, 1) for op in self.stores()]
         best, simd = -1, -1
         for i, p in enumerate(self.index):
-            score = sum(
-                _address_stride(self.w, op, p) == 1
-                for op in (*(o for o, _ in self.loads), *self.stores())
-            )
+            score = sum(weight for op, weight in accesses if _address_stride(self.w, op, p) == 1)
             if self.dims[i] > 1 and (score > best or (score == best and i > simd)):
                 best, simd = score, i
         return parallel, simd
@@ -390,7 +390,8 @@ def _concatenate(nest: Nest, op: Op, index: Index) -> Value:
                 before = w.write("lt", (index[axis], w.index(end)))
                 out = w.write("select", (before, value, out))
         end = start
-    assert out is not None
+    if out is None:  # no elements at all: the nest runs nowhere
+        return w.write("const", (), value=0, type=TensorType(Builder.type(op.results[0]).dtype))
     return out
 
 

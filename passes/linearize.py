@@ -237,9 +237,10 @@ def bounded_while(op: Op) -> Op:
     trips = op.attrs["max_trips"]
     if not trips:
         raise NotDifferentiable(
-            "reverse mode must know how often a 'while' can run",
+            "reverse mode must know how often a loop can run",
             op.span,
-            hint="write: while condition max 100:",
+            hint="bound it: 'while condition max 100:'; "
+            "for a range known at run time only, loop over a fixed one with an 'if' inside",
         )
     cond, body = op.regions
     live = Value(TensorType(BOOL), "live")

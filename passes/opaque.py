@@ -194,39 +194,21 @@ def _packed(
 # Updates
 
 
-def _in_place(host: Bufferizer, v: Value) -> bool:
-    """Whether v's memory may be overwritten: this block made it, and this is its only use."""
-    return v in host.place and host.uses.get(v, 0) == 1 and v in host.owned
-
-
-def _target(host: Bufferizer, op: Op) -> bool:
-    """Give the result memory; True where that is the first operand's own, updated in place."""
-    source, (result,) = op.operands[0], op.results
-    if _in_place(host, source) and result not in host.wanted:
-        host.place[result] = host.place[source]
-        host.owned.add(result)
-        return True
-    host.place[result] = host.buffer_for(result)
-    host.owned.add(result)
-    return False
-
-
-def _copied(host: Bufferizer, op: Op, same: bool) -> Value:
-    """The result's buffer, holding the first operand's data."""
+def _copied(host: Bufferizer, op: Op) -> Value:
+    """The result's buffer, holding the first operand's data (already, if updated in place)."""
     out = host.place[op.results[0]]
-    if not same:
-        host.copy(op.operands[0], out)
+    host.copy(op.operands[0], out)
     return out
 
 
 @_opaque("dynamic_update")
 def _dynamic_update(host: Bufferizer, op: Op) -> None:
     source, update, *starts = op.operands
-    same = _target(host, op)
+    host.place[op.results[0]] = host.buffer_for(op.results[0])
     shape, sizes = Builder.type(source).shape, Builder.type(update).shape
 
     def run() -> None:
-        out = _copied(host, op, same)
+        out = _copied(host, op)
         part = host.materialised(update, host.b)
         where = [host.materialised(s, host.b) for s in starts]
         body = Block([Value(INDEX, "i") for _ in sizes])
@@ -239,7 +221,7 @@ def _dynamic_update(host: Bufferizer, op: Op) -> None:
         simd = len(sizes) - 1
         host.b.op("loop.nest", [], [body], dims=sizes, parallel=0, simd=simd)
 
-    host.defer(run, op.operands, op.results)
+    host.defer(run, op.operands, op.results, [(source, op.results[0])])
 
 
 def _clamped(b: Builder, buffer: Value, limit: int) -> Value:
@@ -259,13 +241,13 @@ def _held(b: Builder, at: Value, limit: int) -> Value:
 def _scatter_add(host: Bufferizer, op: Op) -> None:
     source, where, update = op.operands
     axis, batch = op.attrs["axis"], op.attrs["batch"]
-    same = _target(host, op)
+    host.place[op.results[0]] = host.buffer_for(op.results[0])
     limit = Builder.type(source).shape[axis] - 1
     dims = Builder.type(update).shape
     count = Builder.type(where).rank - batch
 
     def run() -> None:
-        out = _copied(host, op, same)
+        out = _copied(host, op)
         places, part = (host.materialised(v, host.b) for v in (where, update))
         if 0 in dims:
             return
@@ -278,7 +260,7 @@ def _scatter_add(host: Bufferizer, op: Op) -> None:
         b.op("loop.accumulate", [value, out, *target])
         host.b.op("loop.nest", [], [body], dims=dims, parallel=0, simd=-1)
 
-    host.defer(run, op.operands, op.results)
+    host.defer(run, op.operands, op.results, [(source, op.results[0])])
 
 
 # Control flow
@@ -319,7 +301,6 @@ def _branches(host: Bufferizer, op: Op) -> None:
 def _for(host: Bufferizer, op: Op) -> None:
     for r in op.results:
         host.place[r] = host.buffer_for(r)
-        host.owned.add(r)
 
     def run() -> None:
         (body,) = op.regions
@@ -347,7 +328,9 @@ def _for(host: Bufferizer, op: Op) -> None:
         _loop_body(inner, body, states, rows)
         host.b.op("loop.for", [], [out], trips=op.attrs["trips"], reverse=op.attrs["reverse"])
 
-    host.defer(run, _reads(op), op.results)
+    host.defer(
+        run, _reads(op), op.results, list(zip(op.operands[: op.attrs["carries"]], op.results))
+    )
 
 
 def _buffer_type(v: Value) -> BufferType:
@@ -367,7 +350,6 @@ def _loop_body(
 def _while(host: Bufferizer, op: Op) -> None:
     for r in op.results:
         host.place[r] = host.buffer_for(r)
-        host.owned.add(r)
 
     def run() -> None:
         cond, body = op.regions
@@ -399,4 +381,4 @@ def _while(host: Bufferizer, op: Op) -> None:
         _loop_body(step, body, states, [])
         host.b.op("loop.while", [], [test, out])
 
-    host.defer(run, _reads(op), op.results)
+    host.defer(run, _reads(op), op.results, list(zip(op.operands, op.results)))

@@ -27,6 +27,7 @@ def plan_memory(function: Function) -> Function:
     owner: dict[Value, Value] = {}
     for at, op in enumerate(function.body.ops):
         _note(op, at, lives, owner)
+    _drop_unused(function.body, lives)
     offsets: dict[Value, int] = {}
     arena = 0
     for v in sorted(lives, key=lambda v: (-_size(v), lives[v].first)):
@@ -40,18 +41,35 @@ def plan_memory(function: Function) -> Function:
 def _note(op: Op, at: int, lives: dict[Value, Life], owner: dict[Value, Value]) -> None:
     """Extend the lives of the buffers that `op` makes or uses to moment `at`."""
     if op.name == "loop.alloc":
-        lives[op.results[0]] = Life(at, at)
         owner[op.results[0]] = op.results[0]
         return
     for v in op.operands:
         root = owner.get(v)
-        if root is not None:
-            lives[root].last = at
-            if op.name in ALIASES:
-                owner[op.results[0]] = root
+        if root is None:
+            continue
+        if op.name in ALIASES:  # a name for memory, which is not yet used by it
+            owner[op.results[0]] = root
+        else:
+            lives.setdefault(root, Life(at, at)).last = at
     for region in op.regions:
         for inner in region.ops:
             _note(inner, at, lives, owner)
+
+
+def _drop_unused(block: Block, lives: dict[Value, Life]) -> None:
+    """Remove memory that nothing writes or reads, and names for it."""
+    gone: set[Value] = set()
+    kept = []
+    for op in block.ops:
+        if op.name == "loop.alloc" and op.results[0] not in lives:
+            gone.update(op.results)
+        elif op.name in ALIASES and op.operands[0] in gone:
+            gone.update(op.results)
+        else:
+            kept.append(op)
+            for region in op.regions:
+                _drop_unused(region, lives)
+    block.ops[:] = kept
 
 
 def _size(v: Value) -> int:

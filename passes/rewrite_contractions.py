@@ -24,15 +24,12 @@ def _reduction(name: str, special: Rule) -> None:
         axes = tuple(attrs["axes"])
         if not axes:
             return [x]
-        for found in (
-            _of_single(b, name, x, axes),
-            special(b, xs, attrs),
-            _of_reduction(b, name, x, axes),
-            _of_moved(b, name, x, axes),
-        ):
-            if found is not None:
-                return found
-        return None
+        return (
+            _of_single(b, name, x, axes)
+            or special(b, xs, attrs)
+            or _of_reduction(b, name, x, axes)
+            or _of_moved(b, name, x, axes)
+        )
 
 
 def _of_single(b: Simplifier, name: str, x: Value, axes: tuple[int, ...]) -> Found:
@@ -64,6 +61,8 @@ def _of_moved(b: Simplifier, name: str, x: Value, axes: tuple[int, ...]) -> Foun
         return None
     if op.name == "reshape" and len(axes) == len(shape_of(x)):
         source = op.operands[0]
+        if 1 in shape_of(source):
+            return None  # the reshape is what dropped those axes
         return b.op(name, [source], axes=tuple(range(len(shape_of(source)))))
     if op.name == "transpose":
         perm = op.attrs["perm"]

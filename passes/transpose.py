@@ -114,59 +114,50 @@ def _branches(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
 
 
 def _for(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:
-    """A loop the other way round, which carries the cotangents of the carries."""
+    """A loop the other way round, which carries the cotangents of the carries.
+
+    The cotangents of captured values are carried too, on from their totals so far; a loop
+    without carries stacks them instead and sums after it, which keeps it a parallel map.
+    """
     (body,) = op.regions
     carries, trips = op.attrs["carries"], op.attrs["trips"]
     params = body.params[1:]
     captured = _captured(w, body)
-    linear_streams = [i for i in range(carries, len(op.operands)) if op.operands[i] in w.linear]
-    known_streams = [i for i in range(carries, len(op.operands)) if op.operands[i] not in w.linear]
+    streams = range(carries, len(op.operands))
+    linear_streams = [i for i in streams if op.operands[i] in w.linear]
+    known_streams = [i for i in streams if op.operands[i] not in w.linear]
     seeded = [i for i in range(carries, len(op.results)) if cts[i] is not None]
     stack = not carries and all(trips * Builder.type(v).size <= STACK_AT_MOST for v in captured)
+    summed = [] if stack else captured
     index = Value(TensorType(I32), "i")
     ct_carry = [Value(params[i].type, "ct") for i in range(carries)]
-    sums = [] if stack else [Value(v.type, "sum") for v in captured]
+    sums = [Value(v.type, "sum") for v in summed]
     elements = {params[i]: Value(params[i].type, params[i].name) for i in known_streams}
-    ct_outputs = {i: Value(body.results[i].type, "ct") for i in seeded}
-    out = Block([index, *ct_carry, *sums, *elements.values(), *ct_outputs.values()])
+    ct_outputs = [Value(body.results[i].type, "ct") for i in seeded]
+    out = Block([index, *ct_carry, *sums, *elements.values(), *ct_outputs])
     inner = Backward(
         w.module,
         Builder(out, op.span),
         dict(w.env) | elements | {body.params[0]: index},
         set(w.linear) | {params[i] for i in (*range(carries), *linear_streams)},
     )
-    seeds = [*zip(body.results, ct_carry), *((body.results[i], c) for i, c in ct_outputs.items())]
-    inner.cts.update(zip(captured, sums))
-    inner.run(body.ops, seeds)
-
-    def found(v: Value) -> Value:
-        return inner.cts.get(v) or inner.b.const(0, v)
-
-    out.results = [found(params[i]) for i in range(carries)]
-    outputs = [found(params[i]) for i in linear_streams]
-    totals = [found(v) for v in captured]
-    out.results += outputs + totals if stack else totals + outputs
-    starts = [cts[i] if cts[i] is not None else _zeros(w, op.results[i]) for i in range(carries)]
-    starts += [] if stack else [w.cts.pop(v, None) or _zeros(w, v) for v in captured]
-    streams = [w.known(op.operands[i]) for i in known_streams] + [cts[i] for i in seeded]
-    results = w.b.op(
-        "for",
-        [*starts, *streams],
-        [out],
-        trips=trips,
-        carries=len(starts),
-        reverse=not op.attrs["reverse"],
-        checkpoint=op.attrs["checkpoint"],
+    inner.cts.update(zip(summed, sums))
+    seeds = zip(
+        (*body.results[:carries], *(body.results[i] for i in seeded)), (*ct_carry, *ct_outputs)
     )
-    n = len(starts)
-    for i, ct in zip((*range(carries), *linear_streams), (*results[:carries], *results[n:])):
-        w.add(op.operands[i], ct)
-    if stack:
-        for v, rows in zip(captured, results[n + len(linear_streams) :]):
-            w.add(v, w.b.reduce_sum(rows, axes=(0,)))
-    else:
-        for v, total in zip(captured, results[carries:n]):
-            w.add(v, total)
+    inner.run(body.ops, list(seeds))
+    wanted = [*params[:carries], *summed, *(params[i] for i in linear_streams)]
+    wanted += captured if stack else []
+    out.results = [inner.cts.get(v) or inner.b.const(0, v) for v in wanted]
+    starts = [ct or _zeros(w, r) for ct, r in zip(cts[:carries], op.results)]
+    starts += [w.cts.pop(v) if v in w.cts else _zeros(w, v) for v in summed]
+    rows = [*(w.known(op.operands[i]) for i in known_streams), *(cts[i] for i in seeded)]
+    attrs = op.attrs | {"carries": len(starts), "reverse": not op.attrs["reverse"]}
+    results = iter(w.b.op("for", [*starts, *rows], [out], **attrs))
+    for v in (*op.operands[:carries], *summed, *(op.operands[i] for i in linear_streams)):
+        w.add(v, next(results))
+    for v, parts in zip(captured, results):
+        w.add(v, w.b.reduce_sum(parts, axes=(0,)))
 
 
 def _linear_call(w: Backward, op: Op, cts: Sequence[Value | None]) -> None:

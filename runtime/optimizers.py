@@ -115,11 +115,13 @@ class Momentum(Optimizer):
         grads = _decayed(b, grads, params, self.weight_decay)
         if not self.momentum:
             return grads, []
-        ahead = lambda v, g: b.add(b.mul(v, b.const(self.momentum, v)), g)  # noqa: E731
-        velocity = [ahead(v, g) for v, g in zip(state, grads)]
+        velocity = [self._ahead(b, v, g) for v, g in zip(state, grads)]
         if self.nesterov:
-            return [ahead(v, g) for v, g in zip(velocity, grads)], velocity
+            return [self._ahead(b, v, g) for v, g in zip(velocity, grads)], velocity
         return velocity, velocity
+
+    def _ahead(self, b: Builder, velocity: Value, gradient: Value) -> Value:
+        return b.add(b.mul(velocity, b.const(self.momentum, velocity)), gradient)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...ir.core import Function, Module
 from ...ir.types import DTYPES, F32, F64, BufferType
+from . import blas_threads
 from .emit import ENTRY, emit_module
 
 ARENA_ALIGNMENT = 64
@@ -119,6 +120,7 @@ class Executable:
         self.entry = kind(address)
         self._out_types = self.types[len(self.types) - outputs :]
         self._arenas: list[Any] = []
+        self._uses_blas = any(name in image for name in KERNEL_MARKS)
         self._pointers = ctypes.c_void_p * len(self.types)
 
     @classmethod
@@ -154,9 +156,13 @@ class Executable:
         pointers = self._pointers(*[a.ctypes.data for a in arrays])
         arena = self._take_arena()
         cancel = ctypes.c_int32(0)
+        if self._uses_blas:
+            blas_threads.enter()
         try:
             self._run(arena.ctypes.data, pointers, cancel)
         finally:
+            if self._uses_blas:
+                blas_threads.leave()
             self._arenas.append(arena)
         return outputs
 

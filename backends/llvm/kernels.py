@@ -51,7 +51,8 @@ def _letter(dtype: DType) -> str:
     return "d" if dtype is F64 else "s"
 
 
-SHARED_WORK = 1_000_000  # multiply-adds of a batch above which threads share it
+SHARED_WORK = 2_000_000  # multiply-adds above which threads share the work
+ROWS_A_TASK = 32
 
 
 @rule("loop.gemm")
@@ -62,14 +63,18 @@ def _gemm(e: Emitter, op: Op) -> None:
     if not batch or not at["m"] or not at["n"]:
         return
     work = batch * at["m"] * at["n"] * at["k"]
-    if batch > 1 and work > SHARED_WORK and e.function.name == ENTRY:
+    parts = batch if batch > 1 else at["m"] // ROWS_A_TASK
+    if parts > 1 and work > SHARED_WORK and e.function.name == ENTRY:
 
         def body(inner: Emitter, begin: Any, end: Any) -> None:
             product = _Product(inner, op)
+            if batch == 1:
+                product.rows(begin, end, parts)
+                return
             with inner.range(begin, end) as i:
                 product.emit(i)
 
-        share_tasks(e, list(op.operands), batch, body)
+        share_tasks(e, list(op.operands), parts, body)
         return
     product = _Product(e, op)
     with e.loop(batch) as i:
@@ -90,7 +95,8 @@ class _Product:
             plain = col == 1 and (row != 1 or rows == 1 or cols == 1)
             letters.append(_char(e, "N" if plain else "T"))
             lds.append(_int(e, max(row if plain else col, cols if plain else rows, 1)))
-        self.front = [*letters, *(_int(e, v) for v in (n, m, k))]
+        self.m_slot = _int(e, m)
+        self.front = [*letters, _int(e, n), self.m_slot, _int(e, k)]
         self.one, self.zero = (_slot(e, ll.Constant(real, v)) for v in (1.0, 0.0))
         self.lds = [*lds, _int(e, at["sc"][1])]
         name = f"wengert_{_letter(op.operands[2].type.dtype)}gemm"
@@ -103,8 +109,23 @@ class _Product:
             e.element(x, e.b.mul(i, e.i64(s[0])))
             for x, s in ((a, at["sa"]), (b, at["sb"]), (c, at["sc"]))
         )
+        self._call(pa, pb, pc)
+
+    def _call(self, pa: Any, pb: Any, pc: Any) -> None:
         ldb, lda, ldc = self.lds
-        e.b.call(self.function, [*self.front, self.one, pb, ldb, pa, lda, self.zero, pc, ldc])
+        args = [*self.front, self.one, pb, ldb, pa, lda, self.zero, pc, ldc]
+        self.e.b.call(self.function, args)
+
+    def rows(self, begin: Any, end: Any, parts: int) -> None:
+        """The rows of a single product that tasks `begin` to `end` of `parts` stand for."""
+        e, (a, b, c), at = self.e, self.op.operands, self.op.attrs
+        first, last = (
+            e.b.udiv(e.b.mul(task, e.i64(at["m"])), e.i64(parts)) for task in (begin, end)
+        )
+        e.b.store(e.b.trunc(e.b.sub(last, first), INT32), self.m_slot)
+        pa = e.element(a, e.b.mul(first, e.i64(at["sa"][1])))
+        pc = e.element(c, e.b.mul(first, e.i64(at["sc"][1])))
+        self._call(pa, e.element(b, e.i64(0)), pc)
 
 
 @rule("loop.call")

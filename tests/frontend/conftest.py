@@ -12,6 +12,7 @@ from wengert.frontend.specialize import Lowered, Static, specialize
 from wengert.ir import interp
 from wengert.ir.struct import RecordStruct, Struct, TupleStruct
 from wengert.ir.types import F32, KEY, DType, TensorType, dtype_of
+from wengert.ir.verify import verify
 
 Run = Callable[..., Any]
 
@@ -72,10 +73,12 @@ def convert(value: Any, real: DType) -> Any:
 
 
 def lower_text(text: str, name: str = "f", real: DType = F32, **args: Any) -> Lowered:
-    """Lower a function of a text for arguments of these types."""
+    """Lower a function of a text for arguments of these types; the IR is verified."""
     given = {k: convert(v, real) for k, v in args.items()}
     types = {k: v if isinstance(v, Static) else struct_of(v) for k, v in given.items()}
-    return specialize(compile_text(text, "test.wg"), name, types, real)
+    lowered = specialize(compile_text(text, "test.wg"), name, types, real)
+    verify(lowered.module)
+    return lowered
 
 
 def run_text(text: str, name: str = "f", real: DType = F32, **args: Any) -> Any:

@@ -518,9 +518,9 @@ def test_ten_thousand_statements_lower_quickly() -> None:
     lines += [f"    v{i} = v{i - 1} * 0.5 + v{i - 2}" for i in range(2, 10_000)]
     program = compile_text("\n".join([*lines, "    return v9999", ""]))
     vector = TensorType(F32, (100,))
-    start = time.perf_counter()
+    start = time.process_time()
     lowered = specialize(program, "f", {"x": vector, "y": vector})
-    taken = time.perf_counter() - start
+    taken = time.process_time() - start
     assert len(lowered.module.main.body.ops) > 20_000
     assert taken < 4.0  # 0.7 s where it was written
 

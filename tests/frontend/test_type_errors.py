@@ -250,3 +250,12 @@ def test_too_many_errors_stop(lower: Any) -> None:
     with pytest.raises(ErrorGroup) as caught:
         lower(f"fn f(x: f32[n]):\n{body}    return x\n", x=X)
     assert len(caught.value.errors) == 20
+
+
+def test_branches_that_sometimes_return_are_limited(lower: Any) -> None:
+    step = "    if x > {0}.0:\n        if x > {0}.5:\n            return x\n        x = x * 2\n"
+    body = "".join(step.format(i) for i in range(40))
+    error = failure(lower, f"fn f(x: f32):\n{body}    return x\n", x=1.0)
+    assert "too many branches that only sometimes return" in str(error)
+    body = "".join(step.format(i) for i in range(5))
+    lower(f"fn f(x: f32):\n{body}    return x\n", x=1.0)

@@ -1,4 +1,4 @@
-"""Helpers for tests of derivatives: build a function, differentiate it, check it by numbers."""
+"""Helpers for tests of passes: build a function, transform it, check it by numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from wengert.ir.core import Block, Function, Module, Value
 from wengert.ir.interp import run
 from wengert.ir.types import F64, TensorType
 from wengert.ir.verify import verify
+from wengert.passes.bufferize import bufferize
 from wengert.passes.derivatives import jvp_function, vjp_function
 
 Make = Callable[..., Any]
@@ -96,3 +97,29 @@ class Derivatives:
 def ad() -> Derivatives:
     """The helpers of this file."""
     return Derivatives()
+
+
+def _check_loops(types: Sequence[Any], make: Make, args: Sequence[Any]) -> Module:
+    """Interpret a function before and after bufferisation; its loop-level module.
+
+    `make(builder, *params)` gives the result or results. Inputs must stay as they are.
+    """
+    module = Derivatives().module(types, make)
+    args = [np.asarray(a) for a in args]
+    want = run(module, [a.copy() for a in args])
+    loops = bufferize(module)
+    verify(loops)
+    got = [np.full(w.shape, 7).astype(w.dtype) for w in want]
+    given = [a.copy() for a in args]
+    run(loops, [*given, *got])
+    for before, after in zip(args, given):
+        np.testing.assert_array_equal(before, after, err_msg="an input was overwritten")
+    for w, g in zip(want, got, strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-5 if w.dtype == np.float32 else 1e-11)
+    return loops
+
+
+@pytest.fixture
+def check_loops() -> Callable[..., Module]:
+    """The function that checks bufferisation."""
+    return _check_loops

@@ -156,10 +156,10 @@ def test_checkpoint_policies_give_one_gradient(programs):
 def test_unbounded_while_in_each_mode(programs):
     value, tangent = programs.endless_root.jvp((2.0,), 1.0)
     np.testing.assert_allclose((value, tangent), (np.sqrt(2), 0.5 / np.sqrt(2)))
-    with pytest.raises(wg.WengertError, match="how often a 'while'.*") as error:
+    with pytest.raises(wg.WengertError, match="how often a loop can run") as error:
         programs.endless_root.grad(2.0)
     assert "while abs(x * x - a) > 1e-12:" in str(error.value)
-    assert "hint: write: while condition max 100:" in str(error.value)
+    assert "hint: bound it: 'while condition max 100:'" in str(error.value)
 
 
 RULES = """
