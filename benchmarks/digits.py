@@ -97,7 +97,7 @@ def main() -> None:
             name: (lambda p=program: ours(p)) for name, program in programs.items()
         }
         candidates["jax"] = lambda peer=peer, key=key: jax.block_until_ready(peer(net, key))
-        times = alternate(candidates, rounds=9)
+        times = alternate(candidates, rounds=11)
         for name in programs:
             worst[name] = max(worst[name], times[name] / times["jax"])
         print("  ratios:", {name: round(times[name] / times["jax"], 3) for name in programs})

@@ -216,6 +216,12 @@ class Arithmetic:
             raise too_large(shape, span)
         return shape
 
+    def count_of(self, value: Staged, span: Span) -> int:
+        """One size as an argument, sane in size."""
+        self.static_int(value, span, "a size")
+        (count,) = self.shape_of(value, span)
+        return count
+
     def materialise(self, value: Staged, span: Span) -> Staged:
         """`value` with its literals made arrays of their own types."""
         match value:

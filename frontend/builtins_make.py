@@ -67,7 +67,7 @@ def _ones_like(low: Lowering, span: Span, x: Staged) -> Staged:
 @builtin("eye(n)")
 def _eye(low: Lowering, span: Span, n: Staged) -> Staged:
     """The identity matrix; it takes the float type it meets."""
-    size = low.a.shape_of(n, span)[0]
+    size = low.a.count_of(n, span)
     kind = TensorType(I32, (size, size))
     same = low.b.eq(low.b.iota(type=kind, axis=0), low.b.iota(type=kind, axis=1))
     return Tensor(low.b.convert(same, dtype=low.session.real), weak=True)
@@ -90,7 +90,7 @@ def _arange(low: Lowering, span: Span, start: Staged, stop: Staged) -> Staged:
 @builtin("linspace(start, stop, count)")
 def _linspace(low: Lowering, span: Span, start: Staged, stop: Staged, count: Staged) -> Staged:
     """`count` evenly spaced numbers from start to stop, both included."""
-    n = low.a.shape_of(count, span)[0]
+    n = low.a.count_of(count, span)
     line = low.b.iota(type=TensorType(low.session.real, (n,)), axis=0)
     part = Tensor(low.b.div(line, low.b.const(float(max(1, n - 1)), line)), weak=True)
     width = binary(low.a, "-", stop, start, span)
@@ -103,7 +103,7 @@ def _one_hot(low: Lowering, span: Span, index: Staged, n: Staged) -> Staged:
     v = low.a.tensor(index, span)
     if not low.a.type(v).dtype.is_int:
         raise DTypeMistake("'one_hot' needs integer indices", span, found=describe(index))
-    shape = (*low.a.type(v).shape, low.a.shape_of(n, span)[0])
+    shape = (*low.a.type(v).shape, low.a.count_of(n, span))
     wide = low.b.broadcast(v, shape=shape, axes=tuple(range(len(shape) - 1)))
     places = low.b.iota(type=low.a.type(wide), axis=len(shape) - 1)
     return Tensor(low.b.convert(low.b.eq(wide, places), dtype=low.session.real), weak=True)

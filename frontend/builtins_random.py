@@ -53,7 +53,8 @@ def _key(low: Lowering, span: Span, seed: Staged) -> Staged:
 @builtin("split(key, n=2)")
 def _split(low: Lowering, span: Span, key: Staged, n: Staged) -> Staged:
     """n independent keys: key[n]; also k1, k2 = split(key)."""
-    (count,) = draw_shape(low, n, span)
+    count = low.a.count_of(n, span)
+    draw_shape(low, n, span)
     return Tensor(random.split(low.b, one_key(low, key, span), count))
 
 
@@ -120,7 +121,8 @@ def _categorical(low: Lowering, span: Span, key: Staged, logits: Staged) -> Stag
 @builtin("permutation(key, n)")
 def _permutation(low: Lowering, span: Span, key: Staged, n: Staged) -> Staged:
     """A random order (i32) of 0 .. n-1."""
-    (count,) = draw_shape(low, n, span)
+    count = low.a.count_of(n, span)
+    draw_shape(low, n, span)
     return Tensor(random.permutation(low.b, one_key(low, key, span), count))
 
 

@@ -11,6 +11,7 @@ from ..ir.types import I32, I64
 from .arithmetic import is_weak
 from .builtin_table import builtin
 from .builtins_reduce import axes_of, one_axis
+from .indexing import fitted
 from .type_errors import DTypeMistake, IndexMistake, SizeMistake, TypeMistake
 from .values import Staged, Tensor, Tuple, describe
 
@@ -191,7 +192,7 @@ def _copies(
     v = low.a.tensor(x, span)
     shape = low.a.type(v).shape
     n = one_axis(low, axis, len(shape), span)
-    times = low.a.shape_of(count, span)[0]
+    times = low.a.count_of(count, span)
     at = n + 1 if after else n
     wide = (*shape[:at], times, *shape[at:])
     axes = tuple(i if i < at else i + 1 for i in range(len(shape)))
@@ -260,10 +261,13 @@ def _scatter(
 ) -> Staged:
     """x plus updates at run-time indices (clamped) along an axis; equal indices add up."""
     v, u = low.a.promote([x, update], span, "'scatter_add'")
+    if not low.a.type(v).dtype.is_number:
+        raise DTypeMistake("'scatter_add' adds numbers", span, found=describe(x))
     i = index_array(low, index, "scatter_add", span)
     n = one_axis(low, axis, low.a.type(v).rank, span)
     shape = low.a.type(v).shape
-    u = low.b.expand(u, (*shape[:n], *low.a.type(i).shape, *shape[n + 1 :]))
+    part = (*shape[:n], *low.a.type(i).shape, *shape[n + 1 :])
+    u = fitted(low.a, low.a.type(v).dtype, part, Tensor(u), span)
     return Tensor(low.b.scatter_add(v, i, u, axis=n, batch=0))
 
 
@@ -273,7 +277,8 @@ def _declare_triangle(name: str, compare: str, side: str) -> None:
         kind = low.a.type(v)
         if kind.rank < 2:
             raise TypeMistake(f"'{name}' needs matrices", span, found=str(kind))
-        k = low.a.static_int(offset, span, "the offset")
+        reach = kind.shape[-1] + kind.shape[-2]  # beyond that an offset changes nothing
+        k = min(max(low.a.static_int(offset, span, "the offset"), -reach), reach)
         rows = low.b.iota(type=kind.with_dtype(I32), axis=kind.rank - 2)
         columns = low.b.iota(type=kind.with_dtype(I32), axis=kind.rank - 1)
         rows = low.b.add(rows, low.b.const(k, rows)) if k else rows

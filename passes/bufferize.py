@@ -106,6 +106,7 @@ class Bufferizer:
         self.same: dict[Value, Value] = {}  # buffers that are others' memory: views, reuse
         self.updates: list[tuple[int, Value, Value, list[Value]]] = []
         self.views: list[Op] = []
+        self.results: set[Value] = set()
         self.last: dict[Value, int] = {}  # the last item that reads each memory
 
     # Planning
@@ -138,6 +139,7 @@ class Bufferizer:
         self._note_last_reads()
         self._reuse(block)
         direct = self._write_directly(block, list(outputs), states)
+        self.results.update(block.results)
         self.emit()
         for result, buffer in zip(block.results, outputs):
             if buffer in states and self.place.get(result) is states[buffer]:
@@ -400,7 +402,8 @@ class Bufferizer:
     def _emit_nest(self, nest: Nest) -> None:
         b = Builder(nest.block)
         for v, value in nest.members.items():
-            b.op("loop.store", [value, self.place[v], *nest.index])
+            if v in self.results or self.memory(v) in self.last:  # else only used in this nest
+                b.op("loop.store", [value, self.place[v], *nest.index])
         parallel, simd = nest.finish()
         self.b.op("loop.nest", [], [nest.block], dims=nest.dims, parallel=parallel, simd=simd)
 

@@ -9,6 +9,7 @@ done once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ class Nest:
         self.members: dict[Value, Value] = {}
         self.reads: dict[Value, bool] = {}  # buffers read, and whether only at this index
         self.loads: list[tuple[Op, int]] = []
-        self.work = 1
+        self.work = 0  # scalar operations in reductions, an iteration
 
     def add_root(self, root: Value) -> None:
         """Compute `root`, whose shape is the nest's; raises Conflict with nothing changed."""
@@ -153,7 +154,7 @@ class Nest:
         params = [Value(INDEX, "rstu"[i % 4]) for i in range(len(dims))]
         body = Block(list(params))
         self.w.push(body)
-        before = len(self.loads)
+        before, work, self.work = len(self.loads), self.work, 0
         value = element(self, index, tuple(params))
         self.w.pop()
         body.results = [value]
@@ -166,8 +167,7 @@ class Nest:
         made = Op("loop.reduce", (), attrs, (body,), (result,))
         scope.block.ops.append(made)
         self.w.depths[result] = depth
-        for n in dims:
-            self.work *= max(1, n)
+        self.work = work + math.prod(dims) * (self.work + len(body.ops))
         out = self.host.makers[v].results[0].type
         assert isinstance(out, TensorType)
         if kind.startswith("arg"):
@@ -201,9 +201,7 @@ class Nest:
 
     def finish(self) -> tuple[int, int]:
         """(parallel, simd) attributes for the nest as it stands."""
-        total = self.work * len(self.block.ops)
-        for n in self.dims:
-            total *= n
+        total = (self.work + len(self.block.ops)) * math.prod(self.dims)
         parallel = 1 if self.dims and total > PARALLEL_WORK else 0
         reduces = [op for op in self.block.ops if op.name == "loop.reduce"]
         if any(op.attrs["simd"] >= 0 for op in reduces):

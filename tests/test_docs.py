@@ -30,7 +30,9 @@ def test_language_examples_compile(block):
 
 
 def test_builtin_table_is_current():
-    assert LANGUAGE == builtin_docs.updated(LANGUAGE), "run: python -m wengert.frontend.builtin_docs"
+    assert LANGUAGE == builtin_docs.updated(LANGUAGE), (
+        "run: python -m wengert.frontend.builtin_docs"
+    )
 
 
 def test_language_examples_run():

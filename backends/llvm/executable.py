@@ -13,13 +13,14 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from ...ir.core import Function, Module
+from ...ir.core import Function, Module, Op
 from ...ir.types import DTYPES, F32, F64, BufferType
 from . import blas_threads
 from .emit import ENTRY, emit_module
 
 ARENA_ALIGNMENT = 64
 KERNEL_MARKS = (b"gemm", b"trsm", b"potrf", b"wengert_sort")
+LONG_LOOP = 100  # trips from which a loop can be interrupted
 HUGE_FUNCTION = 4000  # ops above which LLVM optimises less
 
 
@@ -107,10 +108,19 @@ def load_object(image: bytes) -> tuple[Any, int]:
 class Executable:
     """A loop-level function in memory.
 
-    types: buffer types of the parameters: inputs, then `outputs` outputs.
+    types: buffer types of the parameters: inputs, then `outputs` outputs. loops: whether a
+        call may take long, and so runs where Ctrl-C can stop it.
     """
 
-    def __init__(self, image: bytes, types: Sequence[BufferType], outputs: int, arena: int) -> None:
+    def __init__(
+        self,
+        image: bytes,
+        types: Sequence[BufferType],
+        outputs: int,
+        arena: int,
+        loops: bool,
+    ) -> None:
+        self.loops = loops
         self.image = image
         self.types = tuple(types)
         self.outputs = outputs
@@ -129,21 +139,22 @@ class Executable:
         main = module.main
         types = [p.type for p in main.params if isinstance(p.type, BufferType)]
         image = compile_object(main)
-        return cls(image, types, main.attrs["outputs"], main.attrs["arena"])
+        loops = any(_may_take_long(op) for op in main.body.ops)
+        return cls(image, types, main.attrs["outputs"], main.attrs["arena"], loops)
 
     def to_bytes(self) -> bytes:
         """The code and what is needed to call it, for a file."""
         types = [[t.dtype.name, *t.shape] for t in self.types]
-        head = json.dumps({"types": types, "outputs": self.outputs, "arena": self.arena})
+        head = json.dumps([types, self.outputs, self.arena, self.loops])
         return head.encode() + b"\n" + self.image
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Executable:
         """What `to_bytes` wrote."""
         head, _, image = data.partition(b"\n")
-        meta = json.loads(head)
-        types = [BufferType(DTYPES[t[0]], tuple(t[1:])) for t in meta["types"]]
-        return cls(image, types, meta["outputs"], meta["arena"])
+        types, outputs, arena, loops = json.loads(head)
+        buffers = [BufferType(DTYPES[t[0]], tuple(t[1:])) for t in types]
+        return cls(image, buffers, outputs, arena, loops)
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Run once on contiguous arrays of the right types; new arrays for the results.
@@ -168,7 +179,11 @@ class Executable:
 
     def _run(self, arena: int, pointers: Any, cancel: Any) -> None:
         start = (arena + ARENA_ALIGNMENT - 1) // ARENA_ALIGNMENT * ARENA_ALIGNMENT
-        self.entry(start, ctypes.addressof(pointers), ctypes.addressof(cancel))
+        args = (start, ctypes.addressof(pointers), ctypes.addressof(cancel))
+        if self.loops and threading.current_thread() is threading.main_thread():
+            _run_aside(lambda: self.entry(*args), cancel)
+        else:
+            self.entry(*args)
 
     def _take_arena(self) -> Any:
         """Working memory that no other call uses now."""
@@ -185,10 +200,32 @@ class Executable:
     def scalar_entry(self) -> Callable[..., float] | None:
         """A function of Python floats for a program of float scalars with one result."""
         floats = {F32: ctypes.c_float, F64: ctypes.c_double}
-        if self.outputs != 1 or any(t.shape or t.dtype not in floats for t in self.types):
+        if (
+            self.outputs != 1
+            or self.loops
+            or any(t.shape or t.dtype not in floats for t in self.types)
+        ):
             return None
         kinds = [floats[t.dtype] for t in self.types]
         return _scalar_call(self.entry, kinds, self.arena)
+
+
+def _may_take_long(op: Op) -> bool:
+    """Whether an op is a sequential loop, which looks for a request to stop in every trip."""
+    return op.name == "loop.while" or (op.name == "loop.for" and op.attrs["trips"] >= LONG_LOOP)
+
+
+def _run_aside(work: Callable[[], int], cancel: Any) -> None:
+    """Run on another thread, so that Ctrl-C reaches this one and asks the loop to stop."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+    except BaseException:
+        cancel.value = 1
+        thread.join()
+        raise
 
 
 def _scalar_call(entry: Any, kinds: Sequence[Any], arena: int) -> Callable[..., float]:

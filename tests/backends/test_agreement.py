@@ -115,7 +115,9 @@ def test_linear_algebra(on_every_backend):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 15, 16, 17, 33, 64, 65])
 def test_every_vector_tail(size, on_every_backend):
-    text = "fn f(x: real[n]): return {a: x * 2.0 + 1.0, b: sum(x), c: max(x), d: argmax(x), e: exp(x)}"
+    text = (
+        "fn f(x: real[n]): return {a: x * 2.0 + 1.0, b: sum(x), c: max(x), d: argmax(x), e: exp(x)}"
+    )
     on_every_backend(text, "f", np.random.default_rng(size).normal(size=size))
 
 
@@ -124,7 +126,10 @@ def test_products(m, k, n, on_every_backend):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(m, k)), rng.normal(size=(k, n))
     out = on_every_backend(
-        "fn f(a: real[m, k], b: real[k, n]): return {p: a @ b, q: b.T @ a.T, r: a @ b[:, 0]}", "f", a, b
+        "fn f(a: real[m, k], b: real[k, n]): return {p: a @ b, q: b.T @ a.T, r: a @ b[:, 0]}",
+        "f",
+        a,
+        b,
     )
     np.testing.assert_allclose(out["p"], a @ b, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(out["q"], (a @ b).T, rtol=1e-12, atol=1e-12)

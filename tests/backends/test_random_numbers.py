@@ -46,8 +46,12 @@ def test_keys_split_and_fold_as_jax(program):
 
 def test_floats_agree_to_rounding(program):
     np.testing.assert_array_equal(program.unit(OURS), jax.random.uniform(KEY, (100,)))
-    np.testing.assert_allclose(program.gauss(OURS), jax.random.normal(KEY, (100,)), rtol=3e-6, atol=1e-7)
-    np.testing.assert_allclose(program.noise(OURS), jax.random.gumbel(KEY, (50,)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        program.gauss(OURS), jax.random.normal(KEY, (100,)), rtol=3e-6, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        program.noise(OURS), jax.random.gumbel(KEY, (50,)), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_f64_draws_are_those_of_jax_in_64_bit_mode(program):

@@ -51,5 +51,9 @@ def test_message(path, request):
 
 def test_every_error_class_has_a_program():
     seen = {type(e).__name__ for path in PROGRAMS for e in message(path)[1]}
-    declared = {n for n, c in vars(errors).items() if isinstance(c, type) and c.__module__ == errors.__name__}
+    declared = {
+        n
+        for n, c in vars(errors).items()
+        if isinstance(c, type) and c.__module__ == errors.__name__
+    }
     assert declared - seen <= ELSEWHERE

@@ -21,7 +21,19 @@ X = np.arange(12.0, dtype=np.float32).reshape(3, 4)
 
 @pytest.mark.parametrize(
     "index",
-    ["0", "-1", "1:", ":-1", "0:3:2", "1, 2", ":, 1", "..., -1", "None, 0", ":, None, 1:3", "1:2, 0:4:3"],
+    [
+        "0",
+        "-1",
+        "1:",
+        ":-1",
+        "0:3:2",
+        "1, 2",
+        ":, 1",
+        "..., -1",
+        "None, 0",
+        ":, None, 1:3",
+        "1:2, 0:4:3",
+    ],
 )
 def test_static_indexing_is_numpys(index):
     want = eval(f"X[{index}]")
@@ -79,7 +91,9 @@ fn f(x: real, n: static int): return apply(lambda v: power(v, n) + x, x)
 
 
 def test_literals_take_the_type_they_meet():
-    text = "fn f(x: f64, i: i32): return (x * 2 + 1, i * 2 + 1, 1 / 3, 7 // 2, 2 ^ 3, -7 % 3, i / 2)"
+    text = (
+        "fn f(x: f64, i: i32): return (x * 2 + 1, i * 2 + 1, 1 / 3, 7 // 2, 2 ^ 3, -7 % 3, i / 2)"
+    )
     out = call(text, 1.5, 3)
     assert [np.asarray(v).dtype.name for v in out[:2]] == ["float64", "int32"]
     np.testing.assert_allclose(out, [4, 7, 1 / 3, 3, 8, 2, 1.5], rtol=1e-6)
@@ -158,7 +172,11 @@ def test_unreadable_files_are_told(tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(alphabet="fn xy():=+-*/[]{}.,0123456789 \n\t\"'#if else for in return while", max_size=60))
+@given(
+    st.text(
+        alphabet="fn xy():=+-*/[]{}.,0123456789 \n\t\"'#if else for in return while", max_size=60
+    )
+)
 def test_any_text_parses_or_gets_a_message(text):
     try:
         parse(text)

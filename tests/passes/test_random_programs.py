@@ -164,11 +164,9 @@ class Maker:
 
     def dynamic_slice(self, p: int, q: int) -> Any:
         x = self.pick(p, least_rank=1)
-        starts = [
-            self.pick(q // 3, I32, 0) if i == 0 else self.b.const(0, I32)
-            for i in range(x.type.rank)
-        ]
-        starts = [self.b.reshape(s, shape=()) for s in starts]
+        numbers = [v for v in self.values if v.type == t(I32)]
+        first = numbers[q % len(numbers)]
+        starts = [first, *(self.b.const(0, I32) for _ in x.type.shape[1:])]
         return self.b.dynamic_slice(x, *starts, sizes=(1, *x.type.shape[1:]))
 
     def index(self, p: int, q: int) -> Any:
