@@ -14,12 +14,17 @@ BEGIN, END = "<!-- ops: begin -->", "<!-- ops: end -->"
 
 def op_table() -> str:
     """A Markdown table of every op: operands, attributes, regions, meaning."""
-    lines = ["| op | operands | attributes | regions | meaning |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| op | operands | attributes | regions | meaning |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for name, d in OPS.items():
         arity = "any" if d.arity is None else str(d.arity)
         attrs = ", ".join(f"{n}: {kind}" for n, kind in d.attrs)
         regions = ", ".join(d.regions)
-        lines.append(f"| `{name}` | {arity} | {attrs} | {regions} | {d.doc.replace('|', chr(92) + '|')} |")
+        lines.append(
+            f"| `{name}` | {arity} | {attrs} | {regions} | {d.doc.replace('|', chr(92) + '|')} |"
+        )
     return "\n".join(lines)
 
 

@@ -94,7 +94,8 @@ class _Reader:
 
     def type(self, tree: Any) -> Type:
         """A type."""
-        amp, name, sizes = tree.children
+        amp, name, *rest = tree.children
+        sizes = rest[0] if rest else None
         dtype = DTYPES.get(str(name))
         if dtype is None:
             raise IRError(f"no type is called {name}", self.span(tree))

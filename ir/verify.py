@@ -103,7 +103,9 @@ class _Verifier:
             given = [v.type for v in op.operands[:count]]
             self.fits(op, callee, given, [r.type for r in op.results[: len(callee.results)]])
 
-    def fits(self, op: Op, callee: Function, given: Sequence[object], results: Sequence[object]) -> None:
+    def fits(
+        self, op: Op, callee: Function, given: Sequence[object], results: Sequence[object]
+    ) -> None:
         wanted = [p.type for p in callee.params]
         if given != wanted:
             raise self.fail(op, f"passes {given} to @{callee.name}, which takes {wanted}")

@@ -21,6 +21,7 @@ from .plan_memory import plan_memory
 from .split_reductions import split_reductions
 
 LOOK_BACK = 12  # open nests that a new root tries to join
+MOVES = 40  # index changes in a row before a value gets memory
 EXPENSIVE = 8  # cost above which a value used twice gets memory
 COSTLY = frozenset(
     [
@@ -100,6 +101,7 @@ class Bufferizer:
         self.items: list[Item] = []
         self.uses: dict[Value, int] = {}
         self.roots: set[Value] = set()
+        self.hops: dict[Value, int] = {}  # index changes between a value and memory
         self.wanted: dict[Value, Value] = {}
         self.own: set[Value] = set()  # values that ops of this block define
         self.owned: set[Value] = set()  # values whose memory this block may overwrite
@@ -256,6 +258,11 @@ class Bufferizer:
             self._protect(op, costs)
             cost = min(cost, 3)
         if self.uses.get(v, 0) > 1 and cost > EXPENSIVE and size:
+            self.roots.add(v)
+            cost = 2
+        hops = max((self.hops.get(x, 0) for x in op.operands if x not in self.roots), default=0)
+        self.hops[v] = hops + (op.name in INDEXED)
+        if self.hops[v] > MOVES:
             self.roots.add(v)
             cost = 2
         costs[v] = min(cost, 1000)

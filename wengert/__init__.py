@@ -24,6 +24,7 @@ _WHERE = {
     "ErrorGroup": "ir.errors",
     "FitResult": "runtime.fit",
     "Program": "runtime.program",
+    "NonFiniteLoss": "runtime.fit",
     "WengertError": "ir.errors",
     "adam": "runtime.optimizers",
     "adamw": "runtime.optimizers",
@@ -33,7 +34,13 @@ _WHERE = {
     "key": "runtime.keys",
     "load": "runtime.program",
     "load_compiled": "runtime.artifact",
+    "constant": "runtime.schedules",
+    "exponential_decay": "runtime.schedules",
+    "linear": "runtime.schedules",
+    "lion": "runtime.optimizers",
     "momentum": "runtime.optimizers",
+    "piecewise": "runtime.schedules",
+    "rmsprop": "runtime.optimizers",
     "sgd": "runtime.optimizers",
     "warmup_cosine": "runtime.schedules",
 }
@@ -50,16 +57,23 @@ if TYPE_CHECKING:
     from .runtime.errors import BackendError as BackendError
     from .runtime.errors import CallError as CallError
     from .runtime.fit import FitResult as FitResult
+    from .runtime.fit import NonFiniteLoss as NonFiniteLoss
     from .runtime.function import CompiledFunction as CompiledFunction
     from .runtime.keys import key as key
     from .runtime.optimizers import adam as adam
     from .runtime.optimizers import adamw as adamw
+    from .runtime.optimizers import lion as lion
     from .runtime.optimizers import momentum as momentum
+    from .runtime.optimizers import rmsprop as rmsprop
     from .runtime.optimizers import sgd as sgd
     from .runtime.program import Program as Program
     from .runtime.program import compile as compile
     from .runtime.program import load as load
+    from .runtime.schedules import constant as constant
     from .runtime.schedules import cosine_decay as cosine_decay
+    from .runtime.schedules import exponential_decay as exponential_decay
+    from .runtime.schedules import linear as linear
+    from .runtime.schedules import piecewise as piecewise
     from .runtime.schedules import warmup_cosine as warmup_cosine
     from .runtime.training import fit as fit
 
