@@ -138,15 +138,6 @@ def _spelled(signature: str) -> str:
     return signature.replace("True", "true").replace("False", "false")
 
 
-def reference() -> str:
-    """The builtins as Markdown: a line each, for docs/language.md."""
-    lines = []
-    for name in sorted(BUILTINS):
-        found = BUILTINS[name]
-        lines.append(f"- `{found.text}`: {' '.join(found.doc.split())}")
-    return "\n".join(lines) + "\n"
-
-
 MODULES = (
     "math",
     "reduce",

@@ -206,9 +206,9 @@ class Nest:
         reduces = [op for op in self.block.ops if op.name == "loop.reduce"]
         if any(op.attrs["simd"] >= 0 for op in reduces):
             return parallel, -1
-        # A load in a reduction runs many times where others run once.
+        # A load in a reduction runs many times where others run once; scattered stores are slow.
         accesses = [(op, 4 if depth else 1) for op, depth in self.loads]
-        accesses += [(op, 1) for op in self.stores()]
+        accesses += [(op, 3) for op in self.stores()]
         best, simd = -1, -1
         for i, p in enumerate(self.index):
             score = sum(weight for op, weight in accesses if _address_stride(self.w, op, p) == 1)

@@ -61,9 +61,7 @@ def _drop_unused(block: Block, lives: dict[Value, Life]) -> None:
     gone: set[Value] = set()
     kept = []
     for op in block.ops:
-        if op.name == "loop.alloc" and op.results[0] not in lives:
-            gone.update(op.results)
-        elif op.name in ALIASES and op.operands[0] in gone:
+        if (op.name == "loop.alloc" and op.results[0] not in lives) or (op.name in ALIASES and op.operands[0] in gone):
             gone.update(op.results)
         else:
             kept.append(op)

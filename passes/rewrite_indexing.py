@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ir.builder import Builder
-from ..ir.core import Value
+from ..ir.core import Op, Value
 from ..ir.types import BOOL
 from .rewrite_rules import RULES, Found, Rule, made, rule, shape_of
 
@@ -201,6 +201,19 @@ def _dynamic_update(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -
     return [xs[1]] if shape_of(xs[0]) == shape_of(xs[1]) else None
 
 
+def _slice_of_part(b: Simplifier, joined: Op, attrs: dict[str, Any]) -> Found:
+    axis, at = joined.attrs["axis"], 0
+    start, limit = attrs["start"][axis], attrs["limit"][axis]
+    for part in joined.operands:
+        end = at + shape_of(part)[axis]
+        if at <= start and limit <= end:
+            low, high = list(attrs["start"]), list(attrs["limit"])
+            low[axis], high[axis] = start - at, limit - at
+            return [b.slice(part, start=tuple(low), limit=tuple(high), stride=attrs["stride"])]
+        at = end
+    return None
+
+
 def _slice_of(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
     """A slice of a broadcast, of one part of a concatenation, or of the inside of a pad."""
     op = b.maker(xs[0])
@@ -210,19 +223,11 @@ def _slice_of(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Foun
         return None
     if op.name == "broadcast":
         kept = op.attrs["axes"]
-        sides = ((tuple(v[a] for a in kept)) for v in (start, limit, stride))
-        low, high, by = sides
-        small = b.slice(op.operands[0], start=low, limit=high, stride=by)
+        ranges = [tuple(side[a] for a in kept) for side in (start, limit, stride)]
+        small = b.slice(op.operands[0], start=ranges[0], limit=ranges[1], stride=ranges[2])
         return [b.broadcast(small, shape=shape, axes=kept)]
     if op.name == "concatenate":
-        axis, at = op.attrs["axis"], 0
-        for part in op.operands:
-            end = at + shape_of(part)[axis]
-            if at <= start[axis] and limit[axis] <= end:
-                low, high = list(start), list(limit)
-                low[axis], high[axis] = low[axis] - at, high[axis] - at
-                return [b.slice(part, start=tuple(low), limit=tuple(high), stride=stride)]
-            at = end
+        return _slice_of_part(b, op, attrs)
     if op.name == "pad" and not any(op.attrs["interior"]):
         first, inner = op.attrs["low"], shape_of(op.operands[0])
         low = tuple(s - f for s, f in zip(start, first))

@@ -248,4 +248,4 @@ def _part(b: Any, x: Value, axis: int, low: int, high: int) -> Value:
     shape = Builder.type(x).shape
     start = tuple(low if i == axis else 0 for i in range(len(shape)))
     limit = tuple(high if i == axis else n for i, n in enumerate(shape))
-    return b.slice(x, start=start, limit=limit, stride=(1,) * len(shape))  # type: ignore[no-any-return]
+    return b.slice(x, start=start, limit=limit, stride=(1,) * len(shape))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-import wengert as wg
 from wengert.frontend import builtin_docs
 from wengert.frontend.program import compile_text
 from wengert.ir.op_table import updated
+
+import wengert as wg
 
 ROOT = Path(__file__).parent.parent
 LANGUAGE = (ROOT / "docs" / "language.md").read_text()

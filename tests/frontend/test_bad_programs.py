@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from wengert.frontend import errors
 from wengert.frontend.program import compile_text
 from wengert.frontend.specialize import specialize

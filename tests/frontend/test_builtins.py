@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import special
-from wengert.frontend.builtin_table import BUILTINS, reference
+from wengert.frontend.builtin_table import BUILTINS
 from wengert.frontend.specialize import Static
 from wengert.ir.types import F64
 
@@ -118,11 +118,9 @@ def test_every_builtin_is_tested() -> None:
     assert not untested
 
 
-def test_the_reference_lists_every_builtin_with_a_sentence() -> None:
-    lines = reference().splitlines()
-    assert len(lines) == len(BUILTINS)
-    assert all(len(line.split("`: ")[1]) > 3 for line in lines)
-    assert "- `clip(x, low, high)`: x held between two bounds." in lines
+def test_every_builtin_has_a_sentence_and_a_signature() -> None:
+    assert all(len(f.doc) > 5 and f.doc.endswith(".") for f in BUILTINS.values())
+    assert BUILTINS["sum"].text == "sum(x, axis=None, keepdims=false)"
 
 
 def test_random_builtins_draw_what_ir_random_defines(run: Any, seed: Any) -> None:

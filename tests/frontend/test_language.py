@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import wengert as wg
 from wengert.frontend.parse import parse
 from wengert.ir import WengertError
+
+import wengert as wg
 
 
 def call(text: str, *args, **kwargs):

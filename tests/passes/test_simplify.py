@@ -227,7 +227,7 @@ def test_converts_through_a_wider_type_go() -> None:
 
 
 def test_convert_through_a_narrower_type_stays() -> None:
-    make = lambda b, x: b.convert(b.convert(x, dtype=F32), dtype=F64)  # noqa: E731
+    make = lambda b, x: b.convert(b.convert(x, dtype=F32), dtype=F64)
     assert names(simplified([f(3)], make)) == ["convert", "convert"]
 
 

@@ -94,7 +94,7 @@ def test_scan_inside_a_map_becomes_one_scan() -> None:
 
 
 def test_value_shared_by_all_trips_is_repeated() -> None:
-    make = lambda b, x: loop(b, [], [], 4, lambda r, i: [x, r.const(2.0, F64)])  # noqa: E731
+    make = lambda b, x: loop(b, [], [], 4, lambda r, i: [x, r.const(2.0, F64)])
     assert "for" not in vectorized([t(2)], make)
 
 
@@ -108,7 +108,7 @@ def test_random_draws_of_a_map_are_those_of_the_loop() -> None:
 
 
 def test_loop_with_carries_stays() -> None:
-    make = lambda b, x: loop(b, [x], [], 4, lambda r, i, s: [r.sin(s)])  # noqa: E731
+    make = lambda b, x: loop(b, [x], [], 4, lambda r, i, s: [r.sin(s)])
     assert "for" in vectorized([t(2)], make)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-import wengert as wg
 from wengert.backends.llvm import executable
 from wengert.runtime import store
+
+import wengert as wg
 
 TEXT = "fn f(x: real[n]) -> real: return sum(x * 2.0)\n"
 X = np.arange(5.0)
