@@ -270,6 +270,15 @@ def _reads(op: Op) -> list[Value]:
     return [*op.operands, *(v for r in op.regions for v in free_values(r))]
 
 
+def _capture(host: Bufferizer, regions: Sequence[Block]) -> None:
+    """Give memory to what regions use of this block; constants they write themselves."""
+    for region in regions:
+        for v in free_values(region):
+            op = host.makers.get(v)
+            if op is None or op.name != "const":
+                host.materialised(v, host.b)
+
+
 @_opaque("if", "switch")
 def _branches(host: Bufferizer, op: Op) -> None:
     for r in op.results:
@@ -283,9 +292,7 @@ def _branches(host: Bufferizer, op: Op) -> None:
             regions.reverse()
         index = host.b.op("convert", [selector], dtype=I64)[0]
         outputs = [host.place[r] for r in op.results]
-        for region in regions:
-            for v in free_values(region):
-                host.materialised(v, host.b)
+        _capture(host, regions)
         blocks = []
         for region in regions:
             out = Block()
@@ -308,8 +315,7 @@ def _for(host: Bufferizer, op: Op) -> None:
         states = [host.place[r] for r in op.results[:carries]]
         for v, state in zip(op.operands, states):
             host.copy(v, state)
-        for v in free_values(body):
-            host.materialised(v, host.b)
+        _capture(host, [body])
         streams = [host.materialised(v, host.b) for v in op.operands[carries:]]
         stacks = [host.place[r] for r in op.results[carries:]]
         if not op.attrs["trips"]:
@@ -356,8 +362,7 @@ def _while(host: Bufferizer, op: Op) -> None:
         states = [host.place[r] for r in op.results]
         for v, state in zip(op.operands, states):
             host.copy(v, state)
-        for v in (*free_values(cond), *free_values(body)):
-            host.materialised(v, host.b)
+        _capture(host, [cond, body])
         limit = op.attrs["max_trips"]
         counter = host.alloc(BufferType(I64))
         host.b.op("loop.store", [host.b.const(0, I64), counter])

@@ -61,7 +61,8 @@ def _drop_unused(block: Block, lives: dict[Value, Life]) -> None:
     gone: set[Value] = set()
     kept = []
     for op in block.ops:
-        if (op.name == "loop.alloc" and op.results[0] not in lives) or (op.name in ALIASES and op.operands[0] in gone):
+        unused = op.name == "loop.alloc" and op.results[0] not in lives
+        if unused or (op.name in ALIASES and op.operands[0] in gone):
             gone.update(op.results)
         else:
             kept.append(op)

@@ -31,12 +31,6 @@ def loop(b, trips, inits, streams, make, reverse=False):
     return b.op("for", operands, [body], trips=trips, carries=len(inits), reverse=reverse)
 
 
-def nests_copies(module) -> int:
-    return sum(
-        op.name == "loop.call" and op.attrs["kernel"] == "copy" for op in walk(module.main.body)
-    )
-
-
 @pytest.mark.parametrize("trips", [0, 1, 4])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_for_with_carries_streams_and_stacks(trips, reverse, check_loops) -> None:
@@ -210,6 +204,17 @@ def test_loop_without_carries_of_independent_rows(check_loops) -> None:
         return loop(b, 4, [], [xs], body)
 
     check_loops([(4, 3), (3, 2)], make, [RNG.normal(size=(4, 3)), RNG.normal(size=(3, 2))])
+
+
+def test_constants_that_a_loop_captures_are_written_in_it(check_loops) -> None:
+    def make(b, x):
+        half = b.const(0.5, F64)
+        return loop(b, 3, [x], [], lambda b, i, x: b.mul(b.add(x, half), half))
+
+    module = check_loops([()], make, [np.float64(3)])
+    (outer,) = [op for op in module.main.body.ops if op.name == "loop.for"]
+    assert any(op.name == "const" and op.attrs["value"] == 0.5 for op in walk(outer.regions[0]))
+    assert not any(op.name == "loop.alloc" for op in module.main.body.ops)
 
 
 def test_same_value_returned_twice_and_parameters_returned(check_loops) -> None:
