@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-# The top-level folders map to subpackages of wengert; strict mode lets mypy and editors see it.
-INSTALL := $(PY) -m pip install -q --disable-pip-version-check --config-settings editable_mode=strict
+INSTALL := $(PY) -m pip install -q --disable-pip-version-check
+# The top-level folders map to subpackages of wengert; mypy sees that through a tree of links.
+TYPES := build/types
+LAYERS := frontend ir passes backends runtime stdlib
 
 .PHONY: demo test test-slow lint bench clean
 
@@ -27,7 +29,10 @@ lint: $(VENV)/bin/python
 	$(INSTALL) -e '.[test,dev,plot,data]'
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy -p wengert
+	rm -rf $(TYPES) && mkdir -p $(TYPES)/wengert
+	for file in wengert/*; do ln -s ../../../$$file $(TYPES)/wengert/; done
+	for layer in $(LAYERS); do ln -s ../../../$$layer $(TYPES)/wengert/; done
+	cd $(TYPES) && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml -p wengert
 
 bench: $(VENV)/.installed
 	$(PY) -m pip install -q --disable-pip-version-check optax
