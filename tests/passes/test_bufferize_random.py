@@ -45,12 +45,12 @@ def joined(b, x, y):
 
 
 def picked(b, x, y):
-    where = b.convert(b.mul(line(b, y), b.const(3.0, line(b, y))), dtype=I32)
+    where = b.convert(b.mul(line(b, y), b.const(2.9, line(b, y))), dtype=I32)
     return b.gather(line(b, x), where, axis=0, batch=0)
 
 
 def spread(b, x, y):
-    where = b.convert(b.mul(line(b, y), b.const(3.0, line(b, y))), dtype=I32)
+    where = b.convert(b.mul(line(b, y), b.const(2.9, line(b, y))), dtype=I32)
     return b.scatter_add(line(b, x), where, b.tanh(line(b, y)), axis=0, batch=0)
 
 
