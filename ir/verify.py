@@ -94,6 +94,8 @@ class _Verifier:
             name = op.attrs.get(key)
             if name and name not in self.module.functions:
                 raise self.fail(op, f"names @{name}, which the module does not have")
+        if op.name != "linear_call" and not op.attrs["fn"]:
+            raise self.fail(op, "names no function")
         if op.name == "call":
             callee = self.module.functions[op.attrs["fn"]]
             self.fits(op, callee, [v.type for v in op.operands], list(op.attrs["types"]))
