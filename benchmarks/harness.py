@@ -1,7 +1,8 @@
 """Timing two implementations side by side, and the closing lines of a benchmark.
 
-Alternating rounds keep a noisy machine fair: each round times every candidate once, and the
-median over rounds is compared.
+Alternating rounds keep a noisy machine fair: each round times every candidate once, each round
+begins with another candidate (what ran before leaves caches and memory in some state), and the
+medians over rounds are compared.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ def alternate(
         once = time.perf_counter() - start
         counts[name] = max(1, int(seconds / rounds / max(once, 1e-9)))
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, call in candidates.items():
+    names = list(candidates)
+    for turn in range(rounds):
+        start_at = turn % len(names)
+        for name in names[start_at:] + names[:start_at]:
+            call = candidates[name]
             start = time.perf_counter()
             for _ in range(counts[name]):
                 call()
