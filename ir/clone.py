@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .builder import Builder
-from .core import Block, Function, Module, Op, Value
+from .core import Block, Module, Op, Value
 
 Env = dict[Value, Value]
 
@@ -39,12 +39,6 @@ def clone_into(builder: Builder, block: Block, args: list[Value], env: Env) -> l
     for op in block.ops:
         clone_op(builder, op, env)
     return [env.get(v, v) for v in block.results]
-
-
-def clone_function(function: Function, name: str | None = None) -> Function:
-    """A copy of `function`, under another name if given."""
-    body = clone_block(function.body, {})
-    return Function(name or function.name, body, function.span, dict(function.attrs))
 
 
 def copy_module(module: Module) -> Module:

@@ -168,13 +168,11 @@ def _batched(module: Module, params: Params, request: Request, dumps: Dumps) -> 
     return _passes(module, FRONT, dumps)
 
 
-def compile_module(
-    module: Module, backend: str, dumps: Dumps, threads: int | None = None
-) -> Executable:
+def compile_module(module: Module, backend: str, dumps: Dumps) -> Executable:
     """The executable of a tensor-level module on `backend`; raises BackendError."""
     match backend:
         case "llvm":
-            return compile_llvm(_passes(module, LOOPS, dumps), threads)
+            return compile_llvm(_passes(module, LOOPS, dumps))
         case "xla":
             from .xla import XlaRunner
 
@@ -184,11 +182,11 @@ def compile_module(
     raise BackendError(f"no backend is called '{backend}'", expected=", ".join(BACKENDS))
 
 
-def compile_llvm(loops: Module, threads: int | None) -> Executable:
+def compile_llvm(loops: Module) -> Executable:
     """The executable of a loop-level module."""
     from .llvm import LlvmRunner
 
-    return LlvmRunner.compile(loops, threads)
+    return LlvmRunner.compile(loops)
 
 
 class InterpRunner:

@@ -22,7 +22,7 @@ class LlvmRunner:
         self._module = module
 
     @classmethod
-    def compile(cls, loops: Module, threads: int | None) -> LlvmRunner:
+    def compile(cls, loops: Module) -> LlvmRunner:
         """Compile a loop-level module."""
         return cls(Executable.compile(loops), lambda: loops)
 

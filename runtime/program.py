@@ -24,7 +24,6 @@ class Program:
 
     backend: "llvm" (default), "xla" or "interp" (the reference interpreter).
     real: "f32" (default) or "f64": the type that `real` and plain float literals have.
-    threads: how many the LLVM backend may use; all cores by default.
     """
 
     def __init__(
@@ -32,7 +31,6 @@ class Program:
         source: front.Program,
         backend: str = "llvm",
         real: str = "f32",
-        threads: int | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise BackendError(f"no backend is called {backend!r}", expected=", ".join(BACKENDS))
@@ -41,7 +39,6 @@ class Program:
         self.source = source
         self.backend = backend
         self.real = _REALS[real]
-        self.threads = threads
         self._functions: dict[str, CompiledFunction] = {}
         self._converter = Converter(_records(source), self.real)
 
@@ -73,9 +70,9 @@ class Program:
         return f"<wengert program with {', '.join(self.functions) or 'no functions'}>"
 
     def with_options(self, **options: Any) -> Program:
-        """The same program under other `backend`, `real` or `threads`."""
+        """The same program under another `backend` or `real`."""
         names = {id(v): k for k, v in _REALS.items()}
-        now = {"backend": self.backend, "real": names[id(self.real)], "threads": self.threads}
+        now = {"backend": self.backend, "real": names[id(self.real)]}
         return Program(self.source, **(now | options))
 
     def converter(self, decl: syntax.FunctionDecl) -> Converter:
@@ -118,7 +115,7 @@ def _qualified(
 def load(path: str | os.PathLike[str], **options: Any) -> Program:
     """Read and check a `.wg` file (and what it imports); compiling waits for the first call.
 
-    Options: `backend`, `real`, `threads` of `Program`. Raises WengertError subclasses with
+    Options: `backend` and `real` of `Program`. Raises WengertError subclasses with
     the place of each mistake; several at once as an ErrorGroup.
     """
     return Program(load_program(os.fspath(path)), **options)

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..frontend import syntax
 from ..frontend.specialize import FunctionRef, Lowered, specialize
 from ..frontend.specialize import Static as StaticArg
@@ -75,7 +73,7 @@ class Specialization:
             from .cache import cached_llvm
 
             return cached_llvm(self, request)
-        return compile_module(self.module(request), backend, Dumps(), self.program.threads)
+        return compile_module(self.module(request), backend, Dumps())
 
     def run(self, request: Request, arrays: Sequence[Any]) -> list[Any]:
         """Run `request` on flat arrays."""
@@ -129,12 +127,3 @@ def _argument(item: Struct | Static) -> Any:
     if isinstance(item.value, CompiledFunction):
         return StaticArg(FunctionRef(item.value.program.source, item.value.decl.name))
     return StaticArg(item.value)
-
-
-def example_arrays(lowered: Lowered) -> list[np.ndarray[Any, np.dtype[Any]]]:
-    """Zeros of the parameter types, to try a program with."""
-    return [
-        np.zeros(p.type.shape, p.type.dtype.numpy)
-        for p in lowered.module.main.params
-        if isinstance(p.type, TensorType)
-    ]

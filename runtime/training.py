@@ -135,7 +135,7 @@ class _Job:
         if fresh:
             loop = build_loop(self.special.module(self.request), self.plan)
             loop = run_pipeline(loop, FRONT)
-            cache[where] = compile_module(loop, program.backend, Dumps(), program.threads)
+            cache[where] = compile_module(loop, program.backend, Dumps())
         return cache[where], fresh
 
     def result_maker(
