@@ -46,6 +46,7 @@ class Emitter:
         self.register_bytes = register_bytes
         self.b = ll.IRBuilder(function.append_basic_block("entry"))
         self.env: dict[Value, Val] = {}
+        self.owner: dict[Value, Value] = {}  # of a view: the buffer whose memory it names
         self.lanes = 0
 
     # Helpers
@@ -180,6 +181,10 @@ class Emitter:
         if x.is_vector or y.is_vector:
             return Val(self.b.add(self.wide(x), self.wide(y)))
         return Val(self.b.add(x.value, y.value), x.stride + y.stride)
+
+    def memory(self, buffer: Value) -> Value:
+        """The buffer whose memory `buffer` is, or is a view of."""
+        return self.owner.get(buffer, buffer)
 
     def element(self, buffer: Value, offset: Any) -> Any:
         """The address of an element."""
@@ -316,6 +321,7 @@ def _dense(e: Emitter, op: Op) -> None:
 @rule("loop.view")
 def _view(e: Emitter, op: Op) -> None:
     e.env[op.results[0]] = e.env[op.operands[0]]
+    e.owner[op.results[0]] = e.memory(op.operands[0])
 
 
 @rule("loop.subview")
@@ -327,6 +333,7 @@ def _subview(e: Emitter, op: Op) -> None:
     for index, size in zip(indices, shape):
         total = e.b.add(e.b.mul(total, e.i64(size)), e.env[index].value)
     e.env[op.results[0]] = Val(e.element(source, e.b.mul(total, e.i64(weight))))
+    e.owner[op.results[0]] = e.memory(source)
 
 
 @rule("loop.for")
@@ -345,8 +352,8 @@ def check_cancelled(e: Emitter) -> None:
     """Leave the function with status 1 if the caller asked it to stop."""
     if e.function.name != ENTRY:
         return
-    flag = e.b.load(e.function.args[2], align=4, typ=INT32)
-    flag.set_metadata("nontemporal", e.module.add_metadata([ll.Constant(INT32, 1)]))
+    # Atomic: LLVM would move a plain load out of the loop, as nothing inside writes the flag.
+    flag = e.b.load_atomic(e.function.args[2], "acquire", 4, typ=INT32)
     stop = e.b.icmp_signed("!=", flag, ll.Constant(INT32, 0))
     with e.b.if_then(stop, likely=False):
         e.b.ret(ll.Constant(INT32, 1))

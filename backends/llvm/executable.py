@@ -217,15 +217,24 @@ def _may_take_long(op: Op) -> bool:
 
 def _run_aside(work: Callable[[], int], cancel: Any) -> None:
     """Run on another thread, so that Ctrl-C reaches this one and asks the loop to stop."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.1)
-    except BaseException:
-        cancel.value = 1
-        thread.join()
-        raise
+    done = threading.Event()  # Thread.join, once interrupted, no longer waits (Python 3.11)
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    asked: BaseException | None = None
+    while not done.is_set():
+        try:
+            done.wait(0.1)
+        except BaseException as error:  # the memory is in use until the loop has stopped
+            cancel.value = 1
+            asked = asked or error
+    if asked is not None:
+        raise asked
 
 
 def _scalar_call(entry: Any, kinds: Sequence[Any], arena: int) -> Callable[..., float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import llvmlite.ir as ll
 
-from ...ir.core import Op, Value, free_values
+from ...ir.core import Op, Value, free_values, walk
 from ...ir.opdef import OPS
 from .emit import HUGE_BODY, Emitter, Val, rule, scalar_dtype, widest_float
 from .lanes import INT32, INT64, POINTER, REGISTER, VOID, constant, vector
@@ -65,11 +65,11 @@ class Nest:
 
     def _in_place(self) -> bool:
         """Whether the nest reads memory that it writes, so that no index may run twice."""
-        written = {op.operands[1] for op in self.body.ops if op.name == "loop.store"}
-        pointers = [self.e.env[v].value for v in written if v in self.e.env]
-        read = [op.operands[0] for op in self.body.ops if op.name == "loop.load"]
-        effects = any(not OPS[op.name].pure and op.name != "loop.store" for op in self.body.ops)
-        return effects or any(self.e.env[v].value in pointers for v in read if v in self.e.env)
+        ops = list(walk(self.body))
+        written = {self.e.memory(op.operands[1]) for op in ops if op.name == "loop.store"}
+        read = {self.e.memory(op.operands[0]) for op in ops if op.name == "loop.load"}
+        effects = any(not OPS[op.name].pure and op.name != "loop.store" for op in ops)
+        return effects or not written.isdisjoint(read)
 
     def emit(self, bounds: tuple[Any, Any] | None) -> None:
         """Emit the loops; `bounds` limit the outermost one, in the units of `tasks`."""
@@ -176,6 +176,7 @@ def share_tasks(
     function = ll.Function(e.module, ll.FunctionType(VOID, [POINTER, INT64, INT64]), name)
     function.linkage = "internal"
     inner = Emitter(e.module, function, e.register_bytes)
+    inner.owner = dict(e.owner)
     for i, v in enumerate(captured):
         slot = _field(inner, function.args[0], frame, i)
         inner.env[v] = Val(inner.b.load(slot, align=8, typ=kinds[i]))

@@ -101,8 +101,8 @@ _by_kind("abs", lambda b, t, x: intrinsic(b, "fabs", x.type, x), _abs_int)
 def _sign_float(b: ll.IRBuilder, t: DType, x: Any) -> Any:
     one = Num(b, intrinsic(b, "copysign", x.type, constant(x, 1.0), x))
     value = Num(b, x)
-    flat = b.or_(value.compare("==", 0.0), value.is_nan())
-    return b.select(flat, x, one.value)
+    flat = b.select(value.is_nan(), x, constant(x, 0.0))  # 0 at -0 too
+    return b.select(b.or_(value.compare("==", 0.0), value.is_nan()), flat, one.value)
 
 
 def _sign_int(b: ll.IRBuilder, t: DType, x: Any) -> Any:

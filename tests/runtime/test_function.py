@@ -199,28 +199,33 @@ def test_a_forked_child_can_call():
 
 
 LONG = """
+import sys, time
 import wengert as wg
-f = wg.compile('''
-fn f(x: real):
-    while x > 0.0:
-        x = x + sin(x) * 0.0 + 1.0
-    return x
-''').f
+f = wg.compile(sys.argv[1]).f
 print("ready", flush=True)
 try:
     f(1.0)
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    used = time.process_time()
+    time.sleep(0.5)
+    print("interrupted", "busy" if time.process_time() - used > 0.2 else "idle", flush=True)
 """
+ENDLESS = {
+    "while": "fn f(x: real):\n    while x > 0.0:\n        x = x + sin(x) * 0.0 + 1.0\n    return x\n",
+    "for": "fn f(x: real):\n    for i in 0..2000000000:\n        x = x * 0.5 + 1.0\n    return x\n",
+}
 
 
-def test_ctrl_c_stops_a_run():
-    child = subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_ctrl_c_stops_a_run_and_nothing_goes_on(kind):
+    child = subprocess.Popen(
+        [sys.executable, "-c", LONG, ENDLESS[kind]], stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout.readline().strip() == "ready"
     time.sleep(1.5)
     os.kill(child.pid, signal.SIGINT)
     out, _ = child.communicate(timeout=20)
-    assert out.strip() == "interrupted"
+    assert out.strip() == "interrupted idle"
 
 
 def test_too_much_memory_is_an_error_not_a_crash():
