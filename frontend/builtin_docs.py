@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..ir.op_table import between
 from .builtin_table import BUILTINS
 
 BEGIN, END = "<!-- builtins: begin -->", "<!-- builtins: end -->"
@@ -23,9 +24,7 @@ def builtin_table() -> str:
 
 def updated(page: str) -> str:
     """The page with the table between its markers made anew."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{builtin_table()}\n{END}{tail}"
+    return between(page, BEGIN, END, builtin_table())
 
 
 if __name__ == "__main__":

@@ -28,11 +28,16 @@ def op_table() -> str:
     return "\n".join(lines)
 
 
+def between(page: str, begin: str, end: str, table: str) -> str:
+    """The page with what stands between two markers replaced."""
+    head, _, rest = page.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n{table}\n{end}{tail}"
+
+
 def updated(page: str) -> str:
     """The page with the table between its markers made anew."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{op_table()}\n{END}{tail}"
+    return between(page, BEGIN, END, op_table())
 
 
 if __name__ == "__main__":

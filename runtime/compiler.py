@@ -7,7 +7,7 @@ front end -> request (wrappers with diff.* ops) -> inline, expand derivatives, b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from ..frontend.specialize import Lowered
 from ..ir.builder import function_block
 from ..ir.core import Function, Module
 from ..ir.printer import print_module
-from ..ir.struct import Struct, leaves
+from ..ir.struct import leaves
 from ..ir.types import TensorType
 from ..passes.batch import batch_function
 from ..passes.pipeline import FRONT, LOOPS, run_pipeline
@@ -200,11 +200,3 @@ class InterpRunner:
         from ..ir.interp import run
 
         return run(self.module, list(arrays))
-
-
-def result_types(struct: Struct) -> list[TensorType]:
-    """The flat tensor types of a result."""
-    return [t for _, t in leaves(struct)]
-
-
-Compile = Callable[[Module], Executable]
