@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..ir.builder import Builder
 from ..ir.core import Op, Value
 from ..ir.linalg import free_axes
-from .rewrite_rules import Found, Rule, made, rule, shape_of
+from .rewrite_layouts import inverse, with_leading
+from .rewrite_table import Found, Rule, made, rule, shape_of
 
 if TYPE_CHECKING:
     from .simplify import Simplifier
@@ -55,7 +56,7 @@ def _of_reduction(b: Simplifier, name: str, x: Value, axes: tuple[int, ...]) -> 
 
 
 def _of_moved(b: Simplifier, name: str, x: Value, axes: tuple[int, ...]) -> Found:
-    """A reduction over everything, or one that keeps its axes in order, sees no transpose."""
+    """A reduction over everything needs no reshape; any reduction comes before a transpose."""
     op = b.maker(x)
     if op is None:
         return None
@@ -67,8 +68,8 @@ def _of_moved(b: Simplifier, name: str, x: Value, axes: tuple[int, ...]) -> Foun
     if op.name == "transpose":
         perm = op.attrs["perm"]
         kept = [p for i, p in enumerate(perm) if i not in axes]
-        if kept == sorted(kept):
-            return b.op(name, [op.operands[0]], axes=tuple(sorted(perm[a] for a in axes)))
+        (out,) = b.op(name, [op.operands[0]], axes=tuple(sorted(perm[a] for a in axes)))
+        return [b.transpose(out, perm=tuple(sorted(kept).index(p) for p in kept))]
     return None
 
 
@@ -207,21 +208,31 @@ _reduction("reduce_min", _extreme("reduce_min"))
 
 @rule("dot_general")
 def _dot(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    """A transposed operand: the axes it permutes are named where they come from instead."""
+    """Operands whose axes are named where they come from: before a transpose, in a broadcast."""
     operands = list(xs)
     new = dict(attrs)
     changed = False
     for i, side in enumerate(("lhs", "rhs")):
-        op = made(b, operands[i], "transpose")
-        if op is None:
+        batch, contract = new[f"{side}_batch"], new[f"{side}_contract"]
+        found = _untransposed(b, operands[i], (*batch, *contract))
+        if found is None:
+            found = with_leading(b, operands[i], batch)
+        if found is None:
             continue
-        perm = op.attrs["perm"]
-        taken = (*attrs[f"{side}_batch"], *attrs[f"{side}_contract"])
-        free = [p for a, p in enumerate(perm) if a not in taken]
-        if free != sorted(free):
-            continue  # the free axes must keep their order, which is the result's
-        operands[i] = op.operands[0]
-        for kind in ("batch", "contract"):
-            new[f"{side}_{kind}"] = tuple(perm[a] for a in attrs[f"{side}_{kind}"])
         changed = True
+        operands[i], perm = found
+        new[f"{side}_batch"] = tuple(perm.index(a) for a in batch)
+        new[f"{side}_contract"] = tuple(perm.index(a) for a in contract)
     return [b.dot_general(*operands, **new)] if changed else None
+
+
+def _untransposed(
+    b: Simplifier, x: Value, taken: Sequence[int]
+) -> tuple[Value, Sequence[int]] | None:
+    """What x is the transpose of, and where x's axes are there; the free axes keep their order."""
+    op = made(b, x, "transpose")
+    if op is None:
+        return None
+    perm = op.attrs["perm"]
+    free = [p for a, p in enumerate(perm) if a not in taken]
+    return (op.operands[0], inverse(perm)) if free == sorted(free) else None

@@ -11,7 +11,8 @@ import numpy as np
 from ..ir.builder import Builder
 from ..ir.core import Op, Value
 from ..ir.types import BOOL
-from .rewrite_rules import RULES, Found, Rule, made, rule, shape_of
+from . import rewrite_rules  # noqa: F401  (some rules here stand before rules of that file)
+from .rewrite_table import RULES, Found, Rule, made, rule, shape_of
 
 if TYPE_CHECKING:
     from .simplify import Simplifier

@@ -10,7 +10,7 @@ products; a sum over axes of size 1 may differ in the sign of a zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,61 +19,11 @@ from ..ir.builder import Builder
 from ..ir.core import Op, Value
 from ..ir.opdef import OPS
 from ..ir.types import BOOL, F32, F64, I32, I64, DType
+from .rewrite_layouts import sink_broadcast, sink_transpose
+from .rewrite_table import RULES, Found, Rule, made, rule, shape_of
 
 if TYPE_CHECKING:
     from .simplify import Simplifier
-
-Found = Sequence[Value] | None
-Rule = Callable[["Simplifier", Sequence[Value], dict[str, Any]], Found]
-RULES: dict[str, Rule] = {}
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Decorator: the rule of each of the ops `names`."""
-
-    def add(rule: Rule) -> Rule:
-        for name in names:
-            RULES[name] = rule
-        return rule
-
-    return add
-
-
-def made(b: Simplifier, v: Value, name: str) -> Op | None:
-    """The op that defines v, where its name is `name`."""
-    op = b.maker(v)
-    return op if op is not None and op.name == name else None
-
-
-def shape_of(v: Value) -> tuple[int, ...]:
-    """The shape of v."""
-    return Builder.type(v).shape
-
-
-def sink_broadcast(b: Simplifier, name: str, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    """f(broadcast(x), broadcast(y)) as broadcast(f(x, y)): fewer elements are computed."""
-    shape = shape_of(xs[0])
-    if not shape:
-        return None
-    axes: tuple[int, ...] | None = None
-    for x in xs:
-        op = made(b, x, "broadcast")
-        if op is not None and (axes is None or op.attrs["axes"] == axes):
-            axes = op.attrs["axes"]
-        elif b.splat(x) is None:
-            return None
-    if axes is None:
-        return None
-    small = tuple(shape[a] for a in axes)
-    inner = []
-    for x in xs:
-        op = made(b, x, "broadcast")
-        if op is not None:
-            inner.append(op.operands[0])
-        else:
-            inner.append(b.const(b.splat(x), Builder.type(x).with_shape(small)))
-    (out,) = b.op(name, inner, **attrs)
-    return [b.broadcast(out, shape=shape, axes=axes)]
 
 
 def _elementwise(name: str, special: Rule | None) -> Rule:
@@ -86,7 +36,7 @@ def _elementwise(name: str, special: Rule | None) -> Rule:
             found = special(b, xs, attrs)
             if found is not None:
                 return found
-        return sink_broadcast(b, name, xs, attrs)
+        return sink_broadcast(b, name, xs, attrs) or sink_transpose(b, name, xs, attrs)
 
     return rule
 
@@ -259,7 +209,9 @@ for _name, _definition in OPS.items():
 
 @rule("stop_gradient")
 def _stop(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    return [xs[0]] if made(b, xs[0], "stop_gradient") else None
+    if made(b, xs[0], "stop_gradient"):
+        return [xs[0]]
+    return sink_transpose(b, "stop_gradient", xs, attrs)
 
 
 @rule("reshape")
@@ -309,9 +261,9 @@ def _transpose(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Fou
     spread = made(b, x, "broadcast")
     if spread is not None:
         axes = [perm.index(a) for a in spread.attrs["axes"]]
-        if axes == sorted(axes):
-            shape = tuple(spread.attrs["shape"][p] for p in perm)
-            return [b.broadcast(spread.operands[0], shape=shape, axes=tuple(axes))]
+        order = sorted(range(len(axes)), key=axes.__getitem__)
+        small = b.transpose(spread.operands[0], perm=tuple(order))
+        return [b.broadcast(small, shape=shape, axes=tuple(sorted(axes)))]
     return None
 
 

@@ -18,7 +18,7 @@ from ..ir.opdef import OPS
 from ..ir.types import DType, TensorType
 from . import rewrite_contractions, rewrite_indexing  # noqa: F401  (they add rules)
 from .dce import dce_function
-from .rewrite_rules import RULES
+from .rewrite_table import RULES
 from .simplify_control import chosen_branch, count_ops, unroll, unrolls, without_invariants
 
 FOLD_AT_MOST = 4096  # elements of a folded constant
