@@ -14,7 +14,7 @@ from ..ir.opdef import Array
 from ..ir.span import Span
 from ..ir.types import BOOL, F64, I32, I64, KEY, DType, TensorType
 from .type_errors import DTypeMistake, SizeMistake, StaticNeeded, TypeMistake
-from .values import Record, Staged, Static, Tensor, Tuple, describe
+from .values import Record, Staged, Static, Tensor, Trace, Tuple, describe
 
 MOST_ELEMENTS = 2**40
 
@@ -212,7 +212,7 @@ class Arithmetic:
         shape = tuple(self.static_int(i, span, "a size") for i in items)
         if any(n < 0 for n in shape):
             raise SizeMistake("a size is negative", span, found=str(list(shape)))
-        if math.prod(shape) > MOST_ELEMENTS:
+        if max(math.prod(shape), *shape, 0) > MOST_ELEMENTS:
             raise too_large(shape, span)
         return shape
 
@@ -231,6 +231,11 @@ class Arithmetic:
                 return Tuple(tuple([self.materialise(i, span) for i in items]))
             case Record(name, fields):
                 return Record(name, {k: self.materialise(v, span) for k, v in fields.items()})
+            case Trace(choices, score, result, supports):
+                choices, score, result = (
+                    self.materialise(v, span) for v in (choices, score, result)
+                )
+                return Trace(choices, score, result, supports)
             case Tensor(v):
                 return Tensor(v)
         raise TypeMistake("a run-time value is needed here", span, found=describe(value))

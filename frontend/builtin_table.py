@@ -35,6 +35,7 @@ class BuiltinFunction:
     rest, named: the names that collect further arguments, or None.
     run: `run(low, span, **arguments)` on staged values.
     functions: how many leading arguments are functions; with these alone, a Partial results.
+    program: its first argument is a probabilistic program (see programs.py).
     """
 
     text: str
@@ -47,6 +48,7 @@ class BuiltinFunction:
     named: str | None
     run: Callable[..., Staged]
     functions: int
+    program: bool = False
 
     def call(
         self, low: Lowering, args: Sequence[Staged], named: dict[str, Staged], span: Span
@@ -95,7 +97,9 @@ def _given(args: Sequence[Staged], named: dict[str, Staged], missing: list[str])
 BUILTINS: dict[str, BuiltinFunction] = {}
 
 
-def builtin(signature: str, doc: str = "", *, functions: int = 0) -> Callable[[Any], Any]:
+def builtin(
+    signature: str, doc: str = "", *, functions: int = 0, program: bool = False
+) -> Callable[[Any], Any]:
     """Declare a builtin by its signature, `uniform(key, shape=(), low=0.0, high=1.0)`.
 
     The decorated `run(low, span, ...)` gets staged values under the signature's names. Its
@@ -123,6 +127,7 @@ def builtin(signature: str, doc: str = "", *, functions: int = 0) -> Callable[[A
             arguments.kwarg.arg if arguments.kwarg else None,
             run,
             functions,
+            program,
         )
         return run
 
@@ -147,6 +152,7 @@ MODULES = (
     "derivatives",
     "functional",
     "random",
+    "programs",
 )
 for _module in MODULES:
     importlib.import_module(f".builtins_{_module}", __package__)

@@ -13,7 +13,7 @@ from .arithmetic import is_weak
 from .builtin_table import builtin
 from .operators import binary
 from .type_errors import DTypeMistake
-from .values import Staged, Static, Tensor, describe, is_number
+from .values import Dist, ProgramCall, Staged, Static, Tensor, describe, is_number
 
 if TYPE_CHECKING:
     from .lower import Lowering
@@ -144,8 +144,8 @@ def _isinf(low: Lowering, span: Span, x: Staged) -> Staged:
 
 @builtin("stop_gradient(x)")
 def _stop_gradient(low: Lowering, span: Span, x: Staged) -> Staged:
-    """x itself (also a tuple or a record), a constant to derivatives."""
-    value = low.a.materialise(x, span)
+    """x itself (also a tuple, a record, a trace or a program), a constant to derivatives."""
+    value = x if isinstance(x, ProgramCall | Dist) else low.a.materialise(x, span)
     return low.each(value, lambda v: low.b.stop_gradient(v))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..ir.span import Span
 from ..ir.types import DTYPES
+from . import distributions, programs
 from . import syntax as s
 from .builtin_table import BUILTINS
 from .builtins_derivatives import pull_back
@@ -16,9 +17,12 @@ from .type_errors import CallMistake, DerivativeMistake
 from .values import (
     Builtin,
     Closure,
+    DistributionType,
+    Method,
     Partial,
     Pullback,
     RecordType,
+    Rest,
     Staged,
     Static,
     UserFunction,
@@ -41,6 +45,8 @@ def apply(
 ) -> Staged:
     """`function(*args, **named)` on staged values."""
     match function:
+        case UserFunction(decl) if decl.kind in programs.SUSPENDED:
+            return programs.suspended(low, function, args, named, span)
         case UserFunction():
             return call_declared(low, function, args, named, span)
         case Closure():
@@ -48,6 +54,12 @@ def apply(
         case RecordType(decl, module):
             bound = bind(low, decl.name, decl.fields, args, named, span, module)
             return make_record(low, decl, module, bound, span)
+        case DistributionType():
+            return distributions.make(low, function, args, named, span)
+        case Method(dist, name):
+            return distributions.call_method(low, dist, name, args, named, span)
+        case Rest():
+            return distributions.call_rest(low, function, args, span)
         case Partial(name, functions, options):
             every = [*functions, *args]
             return BUILTINS[name].complete(low, every, options | named, span)

@@ -10,6 +10,7 @@ import numpy as np
 from ..ir.core import Block
 from ..ir.span import Span
 from ..ir.types import DTYPES, TensorType
+from . import distributions, programs
 from . import syntax as s
 from .branches import condition, join
 from .builtin_table import BUILTINS, CONSTANTS
@@ -17,18 +18,21 @@ from .indexing import NEW_AXIS, Cut, Gather, Step, index_step, read, slice_step,
 from .loop_statements import lower_comprehension
 from .operators import binary, unary
 from .scopes import suggest
-from .type_errors import IndexMistake, Poisoned, TypeMistake, UnboundName
+from .type_errors import CallMistake, IndexMistake, Poisoned, TypeMistake, UnboundName
 from .values import (
     Builtin,
     Closure,
+    Dist,
     ModuleRef,
     Record,
     Staged,
     Static,
     Tensor,
+    Trace,
     Tuple,
     Unbound,
     describe,
+    tensors,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +69,8 @@ def evaluate(low: Lowering, expr: s.Expr) -> Staged:
             return Record("", {f.name: evaluate(low, f.value) for f in fields})
         case s.Comprehension(span, element, generators):
             return lower_comprehension(low, element, generators, span)
+        case s.FreshKey(span):
+            return _fresh_key(low, span)
         case s.Lambda(span, parameters, body):
             env = dict(low.env)
             return Closure("lambda", parameters, None, body, env, low.module, span)
@@ -92,15 +98,29 @@ def lookup(low: Lowering, name: str, span: Span) -> Staged:
             raise _unbound(name, found, span)
         return found
     declared = low.module.declarations.get(name)
-    if declared is not None:
+    if declared is not None and not (isinstance(declared, s.DistributionDecl) and name in BUILTINS):
         return low.session.declared(low, low.module, declared, span)
     if name in CONSTANTS:
         return Static(CONSTANTS[name])
     if is_builtin(name):
         return Builtin(name)
+    library = programs.known_distribution(low, name)
+    if library is not None:
+        return library
     raise UnboundName(
         f"'{name}' has no value here", span, hint=suggest(name, [*low.env, *BUILTINS])
     )
+
+
+def _fresh_key(low: Lowering, span: Span) -> Staged:
+    """The key for a program that this one runs."""
+    if low.draws is None:
+        raise CallMistake(
+            "a random key is needed here",
+            low.b.span or span,
+            hint="from Python, pass key=wg.key(0); only objectives, models and guides have a key",
+        )
+    return Tensor(low.draws.next(low.b))
 
 
 def _unbound(name: str, found: Unbound, span: Span) -> Exception:
@@ -127,10 +147,12 @@ def _attribute(low: Lowering, expr: s.Attribute) -> Staged:
     low.b.span = expr.span
     known: list[str] = ["T", "shape"]
     match value:
-        case Record(_, fields):
+        case Record(_, fields) | Trace(Record(_, fields)):
             if expr.name in fields:
                 return fields[expr.name]
             known = list(fields)
+        case Dist():
+            return distributions.method_of(value, expr.name, expr.span)
         case ModuleRef(module):
             if expr.name in module.declarations:
                 decl = module.declarations[expr.name]
@@ -241,6 +263,10 @@ def index(low: Lowering, value: Staged, expr: s.Subscript) -> Staged:
             return items[_tuple_index(low, value, expr)]
         case Record(name, fields):
             return Record(name, {k: index(low, v, expr) for k, v in fields.items()})
+        case Trace(choices, score, result, supports):
+            choices, score = (index(low, v, expr) for v in (choices, score))
+            empty = not any(True for _ in tensors(result))
+            return Trace(choices, score, result if empty else index(low, result, expr), supports)
         case Tensor():
             steps = index_steps(low, value.type, expr.indices, expr.span)
             low.b.span = expr.span
@@ -356,8 +382,19 @@ def same_text(a: object, b: object) -> bool:
 
 def _call(low: Lowering, expr: s.Call) -> Staged:
     """A call: of a function, a builtin, a record type."""
+    if isinstance(expr.function, s.Name) and expr.function.name in programs.DERIVED:
+        return programs.derived(low, expr, expr.function.name)
     function = evaluate(low, expr.function)
-    positional = [evaluate(low, x.value) for x in expr.arguments if x.name is None]
+    given = [a.value for a in expr.arguments if a.name is None]
+    first = []
+    if given and isinstance(function, Builtin) and takes_program(function.name):
+        first = [programs.program(low, given.pop(0))]
+    positional = [*first, *(evaluate(low, x) for x in given)]
     named = {x.name: evaluate(low, x.value) for x in expr.arguments if x.name is not None}
     low.b.span = expr.span
     return low.apply(function, positional, named, expr.span)
+
+
+def takes_program(name: str) -> bool:
+    """Whether the first argument of a builtin is a probabilistic program."""
+    return name in BUILTINS and BUILTINS[name].program

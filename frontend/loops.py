@@ -134,6 +134,8 @@ def counted(
         rows = [Value(_row(low, v), "row") for v in streams]
         inner = low.inner(Block([index, *(v for p in params for v in p), *rows]))
         inner.b.span = span
+        if low.draws is not None:
+            inner.draws = low.draws.trip(inner.b, index)
         bound = [rebuild(c, iter(p)) for c, p in zip(starts, params)]
         return inner, _element(inner, over, index, rows), bound
 
@@ -217,6 +219,7 @@ def while_loop(
         params = [named_params(_hint(n), c) for n, c in zip(names, starts)]
         inner = low.inner(Block([v for p in params for v in p]))
         inner.b.span = span
+        inner.draws = None  # nobody knows how many choices a 'while' would make
         return inner, [rebuild(c, iter(p)) for c, p in zip(starts, params)]
 
     def run(starts: Sequence[Staged]) -> tuple[Lowering, list[Staged], None]:

@@ -17,9 +17,11 @@ from . import calls, expressions
 from . import syntax as s
 from .arithmetic import Arithmetic, SizedBuilder
 from .branches import condition, lower_if
+from .draws import Draws
 from .indexing import add_at
 from .loop_statements import lower_for, lower_while
 from .operators import binary
+from .programs import lower_sample
 from .scopes import assigned, has_return, target_names
 from .signatures import annotated
 from .type_errors import AssertionFailed, IndexMistake, Poisoned, StaticNeeded, TypeMistake
@@ -48,7 +50,8 @@ class Lowering:
     """Lowers code of one source file into `block`, with names in `env`.
 
     b: the builder; a: arithmetic over it; module: the file that names are looked up in;
-    copies: how many copies of this code early returns have made.
+    copies: how many copies of this code early returns have made; kind: of the function it is in
+    ("fn", "model"...); draws: the keys of random choices, None where none can be made.
     """
 
     def __init__(self, session: Session, module: SourceModule, env: Env, block: Block) -> None:
@@ -58,18 +61,23 @@ class Lowering:
         self.env = env
         self.b = SizedBuilder(block)
         self.a = Arithmetic(self.b, session.real)
+        self.kind = "fn"
+        self.draws: Draws | None = None
 
     def inner(self, block: Block) -> Lowering:
         """A Lowering of a region of this block, over a copy of the names."""
         low = Lowering(self.session, self.module, dict(self.env), block)
         low.b.span = self.b.span
         low.copies = self.copies
+        low.kind = self.kind
+        low.draws = self.draws.branch() if self.draws else None
         return low
 
     def elsewhere(self, module: SourceModule, env: Env, block: Block | None = None) -> Lowering:
         """A Lowering into this block (or another) of code with names of its own."""
         low = Lowering(self.session, module, env, block or self.b.block)
         low.b.span = self.b.span
+        low.kind, low.draws = self.kind, self.draws
         return low
 
     # What other modules do for it
@@ -156,6 +164,8 @@ class Lowering:
                 lower_while(self, stmt)
             case s.Assert():
                 self._assert(stmt)
+            case s.Sample():
+                lower_sample(self, stmt)
             case s.LocalFunction(span, f):
                 env = dict(self.env)
                 closure = Closure(f.name, f.parameters, f.result, f.body, env, self.module, span)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 MOST_ERRORS = 20
 DEEPEST_NESTING = 100
-_DECLARATION = re.compile(r"^(fn|record|const|import|@)\b|^@")
+_DECLARATION = re.compile(
+    r"^(fn|record|const|import|model|guide|objective|strategy|distribution)\b|^@"
+)
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -194,6 +196,7 @@ WORDS = {
     "_FN": "'fn'",
     "IN": "'in'",
     "ELSE": "'else'",
+    "PROGRAM": "'model', 'guide', 'objective' or 'strategy'",
 }
 
 
@@ -267,7 +270,7 @@ def _common(
         return "this line is indented deeper than its block", "remove the extra spaces"
     if "_INDENT" in accepts and kind != "_NEWLINE":
         return "an indented block is needed here", "indent the lines of the block"
-    opens = first in ("if", "elif", "else", "for", "while", "fn", "record")
+    opens = first in ("if", "elif", "else", "for", "while", "fn", "record", "distribution")
     if kind == "_NEWLINE" and opens and "COLON" in accepts:
         return f"the '{first}' line needs a ':' at its end", None
     if token == "=" and first in ("if", "elif", "while"):

@@ -14,15 +14,23 @@ from .parse import parse
 from .resolve import resolve_file
 from .stack import deep_stack
 
+CHOICES = "choices "  # the parameter of `p.logpdf`, named as no program's parameter can be
+PRELUDE = ("distributions", "strategies", "inference")
+
 
 @dataclass
 class SourceModule:
-    """One file of a program: its declarations by name, its imports by the name they have here."""
+    """One file of a program: its declarations by name, its imports by the name they have here.
+
+    prelude: files of the library whose declarations are known here without an import: the
+        distributions and strategies, in files that declare programs.
+    """
 
     path: str
     file: syntax.File
     declarations: dict[str, syntax.Decl]
     imports: dict[str, SourceModule] = field(default_factory=dict)
+    prelude: tuple[SourceModule, ...] = ()
 
     def function(self, name: str) -> syntax.FunctionDecl | None:
         """The function declared here as `name`."""
@@ -44,9 +52,11 @@ class Program:
 
     @property
     def functions(self) -> dict[str, syntax.FunctionDecl]:
-        """Functions of the root file by name, in order."""
+        """Functions of the root file by name, in order; strategies are none."""
         found = self.main.declarations.items()
-        return {n: d for n, d in found if isinstance(d, syntax.FunctionDecl)}
+        return {
+            n: d for n, d in found if isinstance(d, syntax.FunctionDecl) and d.kind != "strategy"
+        }
 
 
 def load(path: str) -> Program:
@@ -87,6 +97,39 @@ def read_source(path: Path, span: Span | None) -> str:
         raise SourceError(f"cannot read {path}: {error.strerror}", span) from None
 
 
+def _is_probabilistic(decl: syntax.Decl) -> bool:
+    """Whether a declaration needs the library's distributions and strategies."""
+    return isinstance(decl, syntax.FunctionDecl) and decl.kind in syntax.PROGRAM_KINDS
+
+
+def asked_of(decl: syntax.Decl) -> list[syntax.FunctionDecl]:
+    """What Python can ask of a model or guide `p`, as functions that no program can name:
+    `p.simulate(arguments, key)`, a trace, and `p.logpdf(choices, arguments)`.
+    """
+    if not isinstance(decl, syntax.FunctionDecl) or decl.kind not in ("model", "guide"):
+        return []
+    at = decl.span
+    parameters = tuple(p for p in decl.parameters if not isinstance(p.default, syntax.FreshKey))
+    keys = tuple(p for p in decl.parameters if isinstance(p.default, syntax.FreshKey))
+    given = tuple(syntax.Argument(at, None, syntax.Name(at, p.name)) for p in parameters)
+    program = syntax.Argument(at, None, syntax.Call(at, syntax.Name(at, decl.name), given))
+    choices = syntax.Argument(at, None, syntax.Name(at, CHOICES))
+
+    def function(
+        name: str, kind: str, parameters: tuple[syntax.Parameter, ...], *args: syntax.Argument
+    ) -> syntax.FunctionDecl:
+        value = syntax.Call(at, syntax.Name(at, name), args)
+        body = (syntax.Return(at, value),)
+        full = f"{decl.name}.{'simulate' if name == 'draw' else name}"
+        return syntax.FunctionDecl(at, full, parameters, None, body, decl.doc, (), kind)
+
+    simulate = function("draw", "objective", (*parameters, *keys), program)
+    logpdf = function(
+        "logpdf", "fn", (syntax.Parameter(at, CHOICES), *parameters), program, choices
+    )
+    return [simulate, logpdf]
+
+
 class _Loader:
     def __init__(self) -> None:
         self.modules: dict[str, SourceModule] = {}
@@ -108,9 +151,22 @@ class _Loader:
         module = self.modules[path] = SourceModule(path, file, {})
         for decl in file.declarations:
             self._declare(module, decl, (*above, path))
+        for decl in file.declarations:
+            module.declarations |= {d.name: d for d in asked_of(decl)}
+        if any(_is_probabilistic(d) for d in file.declarations):
+            known = [name for name in PRELUDE if f"<stdlib>/{name}.wg" not in (*above, path)]
+            module.prelude = tuple(self._library(f"{name}.wg", (*above, path)) for name in known)
         if not failed:
             self.errors += resolve_file(module)
         return module
+
+    def _library(self, name: str, above: tuple[str, ...]) -> SourceModule:
+        """A file of the standard library."""
+        path = f"<stdlib>/{name}"
+        if path in self.modules:
+            return self.modules[path]
+        text = (importlib.resources.files("wengert.stdlib") / name).read_text("utf-8")
+        return self.module(path, text, above)
 
     def _declare(self, module: SourceModule, decl: syntax.Decl, above: tuple[str, ...]) -> None:
         if decl.name in module.declarations:

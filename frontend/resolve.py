@@ -18,6 +18,7 @@ from .errors import (
     UnknownType,
     WrongArguments,
 )
+from .programs import DERIVED
 from .scopes import children, find_record, names_of, record_sizes, returns, suggest
 
 if TYPE_CHECKING:
@@ -38,12 +39,18 @@ class _Resolver:
     def __init__(self, module: SourceModule) -> None:
         self.module = module
         self.errors: list[WengertError] = []
-        self.globals = {*module.declarations, *BUILTIN_NAMES, *TYPE_NAMES}
+        self.globals = {*module.declarations, *BUILTIN_NAMES, *TYPE_NAMES, *DERIVED}
+        for library in module.prelude:
+            self.globals |= set(library.declarations)
+        self.kind = "fn"
 
     def declaration(self, decl: s.Decl) -> None:
         match decl:
             case s.FunctionDecl():
+                self.kind = decl.kind
                 self.function(decl, set())
+            case s.DistributionDecl():
+                self.distribution(decl)
             case s.RecordDecl(_, _, fields):
                 self.unique([(f.name, f.span) for f in fields], "field")
                 for f in fields:
@@ -52,16 +59,38 @@ class _Resolver:
                 self.expr(value, set())
                 self.type(annotation, bind=None)
 
+    def distribution(self, decl: s.DistributionDecl) -> None:
+        """A distribution: its methods see its parameters."""
+        self.kind = "fn"
+        self.unique([(p.name, p.span) for p in decl.parameters], "parameter")
+        self.unique([(m.name, m.span) for m in decl.methods], "method")
+        scope: set[str] = set()
+        for p in decl.parameters:
+            self.type(p.annotation, bind=scope)
+            if p.default is not None:
+                self.expr(p.default, set())
+        scope |= {p.name for p in decl.parameters}
+        for method in decl.methods:
+            self.function(method, scope)
+        for name in ("sample", "logpdf"):
+            if decl.method(name) is None:
+                self.errors.append(
+                    MissingReturn(f"the distribution '{decl.name}' has no '{name}'", decl.span)
+                )
+
     def function(self, decl: s.FunctionDecl, outer: set[str]) -> None:
         self.unique([(p.name, p.span) for p in decl.parameters], "parameter")
+        known = ("biased",) if decl.kind == "strategy" else ("jvp", "vjp")
         for decorator in decl.decorators:
             assert isinstance(decorator.function, s.Name)
-            if decorator.function.name not in ("jvp", "vjp"):
+            if decorator.function.name not in known:
                 self.errors.append(
                     UnknownName(
                         f"no decorator is called '@{decorator.function.name}'",
                         decorator.span,
-                        expected="@jvp(rule) or @vjp(forward, backward)",
+                        expected='@biased("why")'
+                        if decl.kind == "strategy"
+                        else "@jvp(rule) or @vjp(forward, backward)",
                     )
                 )
             for argument in decorator.arguments:
@@ -146,6 +175,20 @@ class _Resolver:
                 if op is not None and isinstance(target, s.NameTarget):
                     self.name(target.name, target.span, scope)
                 self.target(target, scope)
+            case s.Sample(span, target, program, strategy):
+                if self.kind not in s.PROGRAM_KINDS:
+                    self.errors.append(
+                        MisplacedStatement(
+                            "only models, guides and objectives make choices",
+                            span,
+                            hint="declare it with: model name(...):",
+                        )
+                    )
+                self.expr(program, scope)
+                if isinstance(strategy, s.Call):  # its name is of a kind of its own
+                    for argument in strategy.arguments:
+                        self.expr(argument.value, scope)
+                self.target(target, scope)
             case s.Return(_, value):
                 self.expr(value, scope)
             case s.If(_, condition, then, orelse):
@@ -192,6 +235,8 @@ class _Resolver:
 
     def expr(self, expr: s.Node | None, scope: set[str]) -> None:
         match expr:
+            case s.FreshKey():
+                return
             case s.Name(span, name):
                 self.name(name, span, scope)
             case s.Attribute(span, s.Name(_, base), member) if (
@@ -240,7 +285,8 @@ class _Resolver:
     def call(self, call: s.Call, scope: set[str]) -> None:
         self.expr(call.function, scope)
         for argument in call.arguments:
-            self.expr(argument.value, scope)
+            if argument.name != "keep":  # addresses of `marginal`, not names
+                self.expr(argument.value, scope)
         decl = self.callee(call.function, scope)
         if decl is None:
             return

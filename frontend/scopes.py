@@ -53,7 +53,7 @@ def assigned(body: Sequence[s.Stmt]) -> list[str]:
     names: dict[str, None] = {}
     for stmt in body:
         match stmt:
-            case s.Assign(_, target):
+            case s.Assign(_, target) | s.Sample(_, target):
                 names |= dict.fromkeys(target_names(target))
             case s.If(_, _, then, orelse):
                 names |= dict.fromkeys([*assigned(then), *assigned(orelse)])

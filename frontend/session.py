@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..ir.core import Block, Function, Module
+from ..ir.core import Block, Function, Module, walk
 from ..ir.errors import ErrorGroup, WengertError
+from ..ir.opdef import symbols
 from ..ir.span import Span
-from ..ir.types import DTYPES, DType
+from ..ir.types import DTYPES, DType, TensorType
 from . import syntax as s
+from .draws import Draws
 from .lower import Lowering
 from .signatures import Sizes, annotated
 from .type_errors import Mistake, Poisoned, RecursionMistake, TypeMistake
 from .values import (
+    DistributionType,
     ModuleRef,
     RecordType,
     Staged,
@@ -57,6 +60,8 @@ class Session:
         self.errors: list[WengertError] = []
         self.cache: dict[Any, tuple[str, Staged] | None] = {}
         self.rules: dict[Any, dict[str, str]] = {}
+        self.outlined: dict[Any, Any] = {}  # functions of distributions, see distributions.py
+        self.chosen: dict[str, list[TensorType]] = {}  # what strategies pass on, by their name
         self.stack: list[Frame] = []
         self.constants: dict[tuple[str, str], Static] = {}
 
@@ -115,6 +120,8 @@ class Session:
                 return UserFunction(decl, module)
             case s.RecordDecl():
                 return RecordType(decl, module)
+            case s.DistributionDecl():
+                return DistributionType(decl, module)
             case s.ImportDecl():
                 return ModuleRef(module.imports[decl.name])
             case s.ConstDecl():
@@ -181,6 +188,9 @@ class Session:
         decl = function.decl
         low = Lowering(self, function.module, env, block)
         low.b.span = decl.span
+        if decl.kind in s.PROGRAM_KINDS:
+            low.kind = decl.kind
+            low.draws = Draws(low.a.tensor(env["key"], decl.span))
         Sizes(low, decl.name, {}).parameters(decl.parameters, env)
         known = dict(env)
         result = low.returned(decl.body, decl.name, decl.span)
@@ -199,19 +209,10 @@ class Session:
             name = pending.pop()
             if name not in kept:
                 kept.add(name)
-                pending += symbols(self.module.functions[name].body)
+                ops = walk(self.module.functions[name].body)
+                pending += [callee for op in ops for callee in symbols(op)]
         functions = self.module.functions
         self.module.functions = {n: f for n, f in functions.items() if n in kept}
-
-
-def symbols(block: Block) -> list[str]:
-    """Functions that the ops of `block` name."""
-    found = []
-    for op in block.ops:
-        found += [op.attrs[k] for k in ("fn", "jvp", "fwd", "bwd") if op.attrs.get(k)]
-        for region in op.regions:
-            found += symbols(region)
-    return found
 
 
 def has_closure(value: Staged) -> bool:

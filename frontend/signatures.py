@@ -285,10 +285,11 @@ class Sizes:
         for size, actual, path, module, span in self.later:
             wanted = self.evaluate(size, module)
             if wanted != actual:
+                text = f"{size_text(size)} = {wanted}{self._origins(size)}"
                 raise SizeMistake(
                     f"'{path}' of '{self.owner}' has another size than declared",
                     span,
-                    expected=f"{size_text(size)} = {wanted}{self._origins(size)}",
+                    expected=str(wanted) if isinstance(size, s.Number) else text,
                     found=str(actual),
                 )
 

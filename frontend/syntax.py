@@ -191,6 +191,11 @@ class Lambda(Expr):
     body: Expr
 
 
+@dataclass(frozen=True, slots=True)
+class FreshKey(Expr):
+    """The random key of the program being run, folded with the place of use; never written."""
+
+
 # Types as written
 
 
@@ -270,6 +275,15 @@ class Assign(Stmt):
 
 
 @dataclass(frozen=True, slots=True)
+class Sample(Stmt):
+    """`name ~ program by strategy`: a choice, or a run of another program, at address `name`."""
+
+    target: Target
+    program: Expr
+    strategy: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
 class Return(Stmt):
     """`return value`."""
 
@@ -319,6 +333,8 @@ class Assert(Stmt):
 
 # Declarations
 
+PROGRAM_KINDS = ("model", "guide", "objective")  # what makes choices
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter(Node):
@@ -340,8 +356,10 @@ class Decl(Node):
 class FunctionDecl(Decl):
     """`fn name(parameters) -> result:`; nested ones inside functions are allowed too.
 
-    `kind` is "fn" now; dialects add "model", "shape"... Custom derivatives are decorators:
-    `@jvp(rule)` and `@vjp(forward, backward)` above the `fn`.
+    kind: "fn", or "model", "guide", "objective" (programs that make choices; their last
+        parameter is the key), or "strategy".
+    decorators: custom derivatives, `@jvp(rule)` and `@vjp(forward, backward)` above an `fn`, and
+        `@biased("why")` above a strategy.
     """
 
     parameters: tuple[Parameter, ...]
@@ -350,6 +368,20 @@ class FunctionDecl(Decl):
     doc: str = ""
     decorators: tuple[Call, ...] = ()
     kind: str = "fn"
+
+
+@dataclass(frozen=True, slots=True)
+class DistributionDecl(Decl):
+    """`distribution name(parameters):` with its support and its methods."""
+
+    parameters: tuple[Parameter, ...]
+    support: Expr
+    methods: tuple[FunctionDecl, ...]
+    doc: str = ""
+
+    def method(self, name: str) -> FunctionDecl | None:
+        """The method called `name`."""
+        return next((m for m in self.methods if m.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from ..ir.span import Span
 from . import syntax as s
 from .errors import SyntaxMistake
+from .scopes import returns
 
 _RULES: dict[str, Callable[[_Build, Any, Span], Any]] = {}
 
@@ -83,15 +84,49 @@ class _Build:
 @_rule("function")
 def _function(b: _Build, c: list[Any], span: Span) -> Any:
     decorators = tuple(b(d) for d in c if hasattr(d, "data") and d.data == "decorator")
-    name, parameters, result, suite = c[len(decorators) :]
+    return _declared(b, c[len(decorators) :], decorators, "fn")
+
+
+@_rule("program")
+def _program(b: _Build, c: list[Any], span: Span) -> Any:
+    decorators = tuple(b(d) for d in c if hasattr(d, "data") and d.data == "decorator")
+    kind, *rest = c[len(decorators) :]
+    return _declared(b, rest, decorators, str(kind))
+
+
+def _declared(b: _Build, c: list[Any], decorators: tuple[s.Call, ...], kind: str) -> Any:
+    """A function of any kind; a program gets its key, and a model returns something."""
+    name, parameters, result, suite = c
     body = tuple(b(suite))
     doc = ""
     if body and isinstance(body[0], s.ExprStmt) and isinstance(body[0].value, s.String):
         doc, body = body[0].value.value, body[1:]
     head = b.span(name)
-    return s.FunctionDecl(
-        head, str(name), b.maybe(parameters) or (), b.maybe(result), body, doc, decorators
+    params = b.maybe(parameters) or ()
+    if kind in s.PROGRAM_KINDS and all(p.name != "key" for p in params):
+        params += (s.Parameter(head, "key", s.NamedType(head, "key"), s.FreshKey(head)),)
+    if kind in ("model", "guide") and not returns(body):
+        body += (s.Return(head, s.TupleLiteral(head, ())),)
+    return s.FunctionDecl(head, str(name), params, b.maybe(result), body, doc, decorators, kind)
+
+
+@_rule("distribution")
+def _distribution(b: _Build, c: list[Any], span: Span) -> Any:
+    name, parameters, doc, support, *methods = c
+    text = _unquote(doc.children[0]) if doc is not None else ""
+    return s.DistributionDecl(
+        b.span(name),
+        str(name),
+        b.maybe(parameters) or (),
+        b(support.children[0]),
+        tuple(b(m) for m in methods),
+        text,
     )
+
+
+@_rule("sample")
+def _sample(b: _Build, c: list[Any], span: Span) -> Any:
+    return s.Sample(span, b.target(b(c[0])), b(c[1]), b.maybe(c[2]))
 
 
 @_rule("decorator")

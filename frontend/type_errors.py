@@ -77,5 +77,17 @@ class AssertionFailed(Mistake):
     """An `assert` of the program that does not hold for these sizes."""
 
 
+class AddressMistake(Mistake):
+    """An address used twice, or choices that a program does not have, or lacks."""
+
+
+class StrategyMistake(TypeMistake):
+    """A gradient strategy that a distribution does not have, or at a place for none."""
+
+
+class SupportMistake(TypeMistake):
+    """A guide that can choose what the model cannot."""
+
+
 class Poisoned(Exception):
     """Use of a value that an error already reported left undefined; never shown."""

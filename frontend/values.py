@@ -129,6 +129,77 @@ class ModuleRef:
 
 
 @dataclass(frozen=True, slots=True)
+class DistributionType:
+    """A declared distribution, callable with its parameters."""
+
+    decl: syntax.DistributionDecl
+    module: SourceModule
+
+
+@dataclass(frozen=True, slots=True)
+class Dist:
+    """A distribution with parameters: `normal(0.0, 1.0)`."""
+
+    decl: syntax.DistributionDecl
+    module: SourceModule
+    parameters: dict[str, Staged]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of a distribution: `d.sample`."""
+
+    dist: Dist
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rest:
+    """In a strategy: the rest of the program, from the choice's value to the loss.
+
+    seen: the types of the values that it was called with.
+    """
+
+    seen: list[TensorType]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramCall:
+    """A model or guide with arguments, not run yet: `cone()`, `naive(phi)`."""
+
+    function: UserFunction
+    arguments: dict[str, Staged]
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A program made from others, `marginal(...)` or `normalize(...)`.
+
+    draw, density: the library's objectives that draw from it and assess choices under it.
+    options: what both take first.
+    """
+
+    name: str
+    draw: UserFunction
+    density: UserFunction
+    options: dict[str, Staged]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a run of a program gives.
+
+    choices: a Record, nested by address; score: its log density; value: what it returned;
+    supports: of each choice, by address.
+    """
+
+    choices: Staged
+    score: Staged
+    value: Staged
+    supports: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Unbound:
     """A name without a usable value: why, or the error that a use of it raises.
 
@@ -152,9 +223,26 @@ Staged = (
     | Pullback
     | RecordType
     | ModuleRef
+    | DistributionType
+    | Dist
+    | Method
+    | Rest
+    | ProgramCall
+    | Derived
+    | Trace
     | Unbound
 )
-FUNCTIONS = (UserFunction, Closure, Builtin, Partial, Pullback, RecordType)
+FUNCTIONS = (
+    UserFunction,
+    Closure,
+    Builtin,
+    Partial,
+    Pullback,
+    RecordType,
+    DistributionType,
+    Method,
+    Rest,
+)
 NONE = Static(None)
 
 
@@ -185,8 +273,16 @@ def tensors(value: Staged) -> Iterator[Tensor]:
         case Tuple(items):
             for item in items:
                 yield from tensors(item)
-        case Record(_, fields):
+        case (
+            Record(_, fields)
+            | Dist(parameters=fields)
+            | ProgramCall(arguments=fields)
+            | Derived(options=fields)
+        ):
             for item in fields.values():
+                yield from tensors(item)
+        case Trace(choices, score, result):
+            for item in (choices, score, result):
                 yield from tensors(item)
 
 
@@ -199,6 +295,16 @@ def rebuild(value: Staged, values: Iterator[Value]) -> Staged:
             return Tuple(tuple(rebuild(i, values) for i in items))
         case Record(name, fields):
             return Record(name, {k: rebuild(v, values) for k, v in fields.items()})
+        case Dist(decl, module, fields):
+            return Dist(decl, module, {k: rebuild(v, values) for k, v in fields.items()})
+        case ProgramCall(function, fields):
+            return ProgramCall(function, {k: rebuild(v, values) for k, v in fields.items()})
+        case Derived(name, draw, density, fields):
+            options = {k: rebuild(v, values) for k, v in fields.items()}
+            return Derived(name, draw, density, options)
+        case Trace(choices, score, result, supports):
+            choices, score, result = (rebuild(v, values) for v in (choices, score, result))
+            return Trace(choices, score, result, supports)
     return value
 
 
@@ -222,6 +328,9 @@ def to_struct(value: Staged) -> Struct:
             return TupleStruct(tuple(to_struct(i) for i in items))
         case Record(name, fields):
             return RecordStruct(name, tuple((k, to_struct(v)) for k, v in fields.items()))
+        case Trace(choices, score, result):
+            parts = (("choices", choices), ("score", score), ("value", result))
+            return RecordStruct("", tuple((k, to_struct(v)) for k, v in parts))
     raise TypeError(f"{value} has no run-time structure")
 
 
@@ -232,8 +341,16 @@ def named_params(name: str, value: Staged) -> list[Value]:
             return [Value(value.type, name)]
         case Tuple(items):
             return [v for i, x in enumerate(items) for v in named_params(f"{name}_{i}", x)]
-        case Record(_, fields):
+        case (
+            Record(_, fields)
+            | Dist(parameters=fields)
+            | ProgramCall(arguments=fields)
+            | Derived(options=fields)
+        ):
             return [v for k, x in fields.items() for v in named_params(f"{name}_{k}", x)]
+        case Trace(choices, score, result):
+            parts = {"": choices, "_score": score, "_value": result}
+            return [v for k, x in parts.items() for v in named_params(f"{name}{k}", x)]
     return []
 
 
@@ -267,6 +384,18 @@ def describe(value: Staged | None) -> str:
             return f"the record type '{decl.name}'"
         case ModuleRef(module):
             return f"the module {module.path}"
+        case DistributionType(decl, _) | Dist(decl, _, _):
+            return f"the distribution '{decl.name}'"
+        case Method(dist, name):
+            return f"the method '{name}' of the distribution '{dist.decl.name}'"
+        case Rest():
+            return "the rest of the program"
+        case ProgramCall(function):
+            return f"the {function.decl.kind} '{function.decl.name}'"
+        case Derived(name):
+            return f"the program {name}(...)"
+        case Trace(choices):
+            return f"a trace {describe(choices).removeprefix('a record ')}"
     return "a name without a value"
 
 
@@ -290,6 +419,20 @@ def key_of(value: Staged) -> Any:
         case Partial(name, functions, options):
             parts = tuple(key_of(f) for f in (*functions, *options.values()))
             return None if None in parts else ("partial", name, parts, tuple(options))
-        case RecordType(decl, module):
+        case RecordType(decl, module) | DistributionType(decl, module):
             return ("type", module.path, decl.name)
+        case Dist(decl, module, fields):
+            return _keyed(("dist", module.path, decl.name), fields)
+        case ProgramCall(UserFunction(decl, module), fields):
+            return _keyed(("program", module.path, decl.name), fields)
+        case Derived(name, _, _, fields):
+            return _keyed(("derived", name), fields)
+        case Trace(choices, score, result, supports):
+            parts = {"choices": choices, "score": score, "value": result}
+            return _keyed(("trace", tuple(supports.items())), parts)
     return None
+
+
+def _keyed(head: tuple[Any, ...], fields: dict[str, Staged]) -> Any:
+    keyed = tuple((k, key_of(v)) for k, v in fields.items())
+    return None if any(k is None for _, k in keyed) else (*head, keyed)

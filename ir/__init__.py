@@ -1,6 +1,6 @@
 """The intermediate representation: types, ops, builder, text form, verifier, interpreter."""
 
-from . import control, elementwise, linalg, loops, reductions, structural  # noqa: F401
+from . import control, elementwise, linalg, loops, prob, reductions, structural  # noqa: F401
 from .builder import Builder, function_block
 from .core import Block, Function, Module, Op, Value, free_values, walk
 from .errors import CompilerBug, ErrorGroup, IRError, WengertError

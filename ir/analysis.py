@@ -6,11 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from .core import Block, Function, Module, Op, Value, walk
+from .opdef import symbols
 
 if TYPE_CHECKING:
     import networkx
-
-CALL_ATTRS = ("fn", "jvp", "fwd", "bwd")
 
 
 def call_graph(module: Module) -> networkx.DiGraph[str]:
@@ -21,7 +20,7 @@ def call_graph(module: Module) -> networkx.DiGraph[str]:
     for name, function in module.functions.items():
         graph.add_node(name)
         for op in walk(function.body):
-            graph.add_edges_from((name, op.attrs[k]) for k in CALL_ATTRS if op.attrs.get(k))
+            graph.add_edges_from((name, callee) for callee in symbols(op))
     return graph
 
 

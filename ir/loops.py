@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .core import Attrs, Block, Value
-from .opdef import OpDef, declare, need
+from .core import Attrs, Block, Value, walk
+from .opdef import OPS, OpDef, declare, need
 from .types import BOOL, I64, BufferType, TensorType, Type
 
 INDEX = TensorType(I64)
@@ -37,7 +37,7 @@ declare(
     OpDef(
         "loop.alloc",
         "fresh memory, uninitialised; `offset` is its place in the function's arena in bytes, -1 "
-        "before planning; inside a nest it is private to an iteration",
+        "before planning; not inside a nest, whose iterations would share it",
         _attr_buffer,
         attrs=(("offset", "int"), ("type", "type")),
         arity=0,
@@ -121,7 +121,8 @@ declare(
 declare(
     OpDef(
         "loop.accumulate",
-        "add a value to the element at indices: value, buffer, indices",
+        "add a value to the element at indices: value, buffer, indices; iterations of a nest may "
+        "meet at one element, so the nest is neither vectorised nor shared among threads",
         _store_infer,
         pure=False,
     )
@@ -135,6 +136,13 @@ def _nest_infer(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block
     need(0 <= attrs["parallel"] <= len(dims), "loop.nest: parallel is out of range")
     need(-1 <= attrs["simd"] < len(dims), "loop.nest: simd is out of range")
     need(not body.results, "loop.nest yields nothing")
+    inside = {op.name for op in walk(body)}
+    need("loop.alloc" not in inside, "loop.nest holds a loop.alloc, which its iterations share")
+    alone = attrs["parallel"] == 0 and attrs["simd"] == -1
+    need(
+        alone or "loop.accumulate" not in inside,
+        "loop.nest holds a loop.accumulate, so parallel must be 0 and simd -1",
+    )
     return []
 
 
@@ -164,6 +172,8 @@ def _reduce_infer(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Blo
         need(isinstance(value.type, TensorType) and value.type.shape == (), "reduces scalars")
         result.append(INDEX if kind.startswith("arg") else value.type)
     need(-1 <= attrs["simd"] < len(dims), "loop.reduce: simd is out of range")
+    for op in walk(body):
+        need(OPS[op.name].pure, f"loop.reduce only computes, but holds a {op.name}")
     return result
 
 
@@ -172,7 +182,8 @@ declare(
         "loop.reduce",
         "combine the scalars that the body yields at every index below `dims`, one `kinds` entry "
         "each (add, mul, max, min; argmax and argmin give the first flat index); the order of "
-        "combination is free. dim `simd` (-1: none) may be split into lanes",
+        "combination is free. dim `simd` (-1: none) may be split into lanes; the body has no "
+        "effects",
         _reduce_infer,
         attrs=(("dims", "ints"), ("kinds", "strs"), ("simd", "int")),
         arity=0,

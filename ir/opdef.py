@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from .core import Attrs, Block, Value
+from .core import Attrs, Block, Op, Value
 from .errors import IRError
 from .types import TensorType, Type
 
@@ -117,3 +117,9 @@ def need(condition: bool, message: str) -> None:
     """Raise IRError(message) unless `condition` holds."""
     if not condition:
         raise IRError(message)
+
+
+def symbols(op: Op) -> list[str]:
+    """The functions that an op names."""
+    named = (op.attrs.get(k) for k, kind in OPS[op.name].attrs if kind == "symbol")
+    return [name for name in named if name]

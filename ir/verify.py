@@ -8,6 +8,7 @@ from .core import Block, Function, Module, Op, Value
 from .errors import IRError
 from .opdef import OPS
 from .printer import block_window
+from .types import TensorType, Type
 
 CALLS = ("call", "linear_call", "diff.jvp", "diff.vjp")
 SYMBOLS = ("fn", "jvp", "fwd", "bwd")
@@ -18,7 +19,8 @@ def verify(module: Module) -> None:
 
     the entry exists; values are defined once and before use, in their block or one around it;
     operand counts, regions and result types are what the op's declaration says; calls name
-    functions of the module with fitting types; no function calls itself.
+    functions of the module with fitting types, rules of derivatives too; no function calls
+    itself.
     """
     if module.entry not in module.functions:
         raise IRError(f"the module has no function @{module.entry} to enter")
@@ -94,26 +96,66 @@ class _Verifier:
             name = op.attrs.get(key)
             if name and name not in self.module.functions:
                 raise self.fail(op, f"names @{name}, which the module does not have")
-        if op.name != "linear_call" and not op.attrs["fn"]:
+        required = "bwd" if op.name == "linear_call" else "fn"
+        if not op.attrs[required]:
             raise self.fail(op, "names no function")
+        callee = self.module.functions[op.attrs[required]]
+        given = [v.type for v in op.operands]
         if op.name == "call":
-            callee = self.module.functions[op.attrs["fn"]]
-            self.fits(op, callee, [v.type for v in op.operands], list(op.attrs["types"]))
+            self.fits(op, callee, given, list(op.attrs["types"]))
+            self.rules(op)
+        elif op.name == "linear_call":
+            self.transpose(op, callee)
         elif op.name.startswith("diff."):
-            callee = self.module.functions[op.attrs["fn"]]
-            count = len(callee.params)
-            given = [v.type for v in op.operands[:count]]
-            self.fits(op, callee, given, [r.type for r in op.results[: len(callee.results)]])
+            results = [r.type for r in op.results[: len(callee.results)]]
+            self.fits(op, callee, given[: len(callee.params)], results)
+
+    def rules(self, op: Op) -> None:
+        """The signatures of a call's own derivative."""
+        jvp, fwd, bwd = (self.module.functions.get(op.attrs[k]) for k in ("jvp", "fwd", "bwd"))
+        args, results = [v.type for v in op.operands], list(op.attrs["types"])
+        if jvp is not None:
+            given = [*args, *_floats(args)]
+            self.fits(op, jvp, given, [*results, *_floats(results)], "its jvp rule ")
+        if (fwd is None) != (bwd is None):
+            raise self.fail(op, "has one of fwd and bwd, which go together")
+        if fwd is not None and bwd is not None:
+            residuals = [r.type for r in fwd.results[len(results) :]]
+            self.fits(op, fwd, args, [*results, *residuals], "its fwd rule ")
+            given = [*residuals, *_floats(results)]
+            self.fits(op, bwd, given, _floats(args), "its bwd rule ")
+
+    def transpose(self, op: Op, callee: Function) -> None:
+        """The signature of a linear call's transpose: cotangents go the other way."""
+        count = op.attrs["residuals"]
+        if not 0 <= count <= len(op.operands):
+            raise self.fail(op, f"has {count} residuals among {len(op.operands)} operands")
+        types = [v.type for v in op.operands]
+        given = [*types[:count], *op.attrs["types"]]
+        self.fits(op, callee, given, types[count:], "its transpose ")
 
     def fits(
-        self, op: Op, callee: Function, given: Sequence[object], results: Sequence[object]
+        self,
+        op: Op,
+        callee: Function,
+        given: Sequence[Type],
+        results: Sequence[Type],
+        role: str = "",
     ) -> None:
+        """Raise unless a function takes `given` and returns `results`."""
         wanted = [p.type for p in callee.params]
         if given != wanted:
-            raise self.fail(op, f"passes {given} to @{callee.name}, which takes {wanted}")
+            raise self.fail(op, f"passes {given} to {role}@{callee.name}, which takes {wanted}")
         returned = [r.type for r in callee.results]
         if results != returned:
-            raise self.fail(op, f"expects {results} of @{callee.name}, which gives {returned}")
+            raise self.fail(
+                op, f"expects {results} of {role}@{callee.name}, which gives {returned}"
+            )
+
+
+def _floats(types: Sequence[Type]) -> list[Type]:
+    """The types that have tangents."""
+    return [t for t in types if isinstance(t, TensorType) and t.dtype.is_float]
 
 
 class _Scope(set[Value]):

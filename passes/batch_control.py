@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from ..ir.builder import Builder
 from ..ir.core import Block, Op, Value
+from ..ir.opdef import OPS
 from .batcher import BATCH, Batcher, wider
 
 
 def _inner(w: Batcher, block: Block, params: Sequence[Value], mapped: set[Value]) -> Batcher:
     """A batcher of a region whose parameters become `params`."""
     out = Block(list(params))
-    inner = Batcher(Builder(out, w.b.span), w.size, dict(w.env))
+    inner = w.inside(Builder(out, w.b.span))
     inner.env.update(zip(block.params, params))
-    inner.mapped = set(w.mapped) | mapped
+    inner.mapped |= mapped
     return inner
 
 
@@ -36,8 +37,7 @@ def _select_branches(w: Batcher, op: Op) -> Sequence[Value]:
     """A choice that differs by example: every branch runs, elements are selected."""
     options = []
     for region in op.regions:
-        inner = Batcher(w.b, w.size, dict(w.env))
-        inner.mapped = set(w.mapped)
+        inner = w.inside(w.b)
         inner.run(region)
         options.append([inner.wide(v) for v in region.results])
     test = w.value(op.operands[0])
@@ -129,17 +129,17 @@ def _keep_finished(w: Batcher, op: Op, inner: Batcher, results: list[Value]) -> 
     """New carries where the condition still holds for an example, else its old ones."""
     cond = op.regions[0]
     old = inner.b.block.params
-    again = Batcher(inner.b, w.size, dict(w.env) | dict(zip(cond.params, old)))
-    again.mapped = set(w.mapped) | set(cond.params)
+    again = w.inside(inner.b)
+    again.env |= dict(zip(cond.params, old))
+    again.mapped |= set(cond.params)
     again.run(cond)
     keep = again.wide(cond.results[0])
     return [_choose(inner, keep, new, before) for new, before in zip(results, old)]
 
 
 BATCH.none(
-    "calls are inlined and derivatives expanded first",
+    "passes expand it first",
     "call",
     "linear_call",
-    "diff.jvp",
-    "diff.vjp",
+    *(n for n in OPS if n.startswith(("diff.", "prob."))),
 )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..ir.builder import Builder
 from ..ir.clone import clone_op
-from ..ir.core import Block, Op, Value, free_values
+from ..ir.core import Block, Op, Value, free_values, walk
 from ..ir.errors import CompilerBug
 from ..ir.opdef import RuleTable
-from ..ir.types import TensorType
+from ..ir.types import U32, TensorType
 
 
 def wider(v: Value, size: int) -> TensorType:
@@ -20,20 +21,42 @@ def wider(v: Value, size: int) -> TensorType:
 
 
 class Batcher:
-    """Writes the batched form of ops. `env` maps old values to new; `mapped` have the axis."""
+    """Writes the batched form of ops. `env` maps old values to new; `mapped` have the axis.
 
-    def __init__(self, b: Builder, size: int, env: dict[Value, Value]) -> None:
+    draws: `threefry` ops whose bits differ by example though their keys do not, and how many
+        counters each takes for one example.
+    """
+
+    def __init__(
+        self,
+        b: Builder,
+        size: int,
+        env: dict[Value, Value],
+        draws: Mapping[Op, int] = MappingProxyType({}),
+    ) -> None:
         self.b: Any = b
         self.size = size
         self.env = env
+        self.draws = draws
         self.mapped: set[Value] = set()
+
+    def inside(self, b: Builder) -> Batcher:
+        """A batcher that writes elsewhere, with the values of this one."""
+        inner = Batcher(b, self.size, dict(self.env), self.draws)
+        inner.mapped = set(self.mapped)
+        return inner
 
     def run(self, block: Block) -> None:
         """Write every op of `block`."""
         for op in block.ops:
             self.b.span = op.span
             captured = [v for r in op.regions for v in free_values(r)]
-            if not any(v in self.mapped for v in (*op.operands, *captured)):
+            if op in self.draws:
+                self.draw(op)
+                continue
+            if not self.has_draws(op) and not any(
+                v in self.mapped for v in (*op.operands, *captured)
+            ):
                 clone_op(self.b, op, self.env)
                 continue
             rule = BATCH.get(op.name)
@@ -42,6 +65,21 @@ class Batcher:
             results = rule(self, op)
             self.env.update(zip(op.results, results, strict=True))
             self.mapped.update(op.results)
+
+    def has_draws(self, op: Op) -> bool:
+        """Whether a draw stands in a region of op."""
+        return bool(self.draws) and any(o in self.draws for r in op.regions for o in walk(r))
+
+    def draw(self, op: Op) -> None:
+        """Bits of one shape as bits of that shape for every example, by longer counters."""
+        b, stride = self.b, self.draws[op]
+        counter = self.spread(self.value(op.operands[1]))
+        shape = Builder.type(counter).shape
+        example = b.iota(type=TensorType(U32, shape), axis=0)
+        offset = b.mul(example, b.const(stride, example)) if stride > 1 else example
+        counter = b.key_make(b.key_lo(counter), b.add(b.key_hi(counter), offset))
+        self.env[op.result] = b.threefry(self.wide(op.operands[0]), counter)
+        self.mapped.add(op.result)
 
     def has(self, v: Value) -> bool:
         """Whether v has the batch axis."""

@@ -16,7 +16,7 @@ from ..ir.loops import INDEX
 from ..ir.opdef import OPS
 from ..ir.types import BufferType, TensorType
 from .fuse import INDEXED, REDUCTIONS, Conflict, Nest
-from .opaque import OPAQUE
+from .opaque import BLAS_COUNTS, OPAQUE
 from .plan_memory import plan_memory
 from .split_reductions import split_reductions
 
@@ -303,7 +303,8 @@ class Bufferizer:
         free_a = a.rank - n - len(op.attrs["lhs_contract"])
         rows = math.prod(out.shape[n : n + free_a])
         cols = math.prod(out.shape[n + free_a :])
-        return bool(batch and rows > 1 and cols > 1 and rows * cols * k > INLINE_DOT)
+        counts = max(rows, cols, k) < BLAS_COUNTS
+        return bool(batch and min(rows, cols) > 1 and rows * cols * k > INLINE_DOT and counts)
 
     # Scheduling
 

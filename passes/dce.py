@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..ir.core import Block, Function, Op, Value
 from ..ir.opdef import OPS
 
@@ -80,18 +82,8 @@ def _trim_for(op: Op, live: set[Value]) -> Op:
     inner = {body.results[i] for i in (*needed, *outputs)}
     trimmed = dce_block(body, inner)
     streams = [j for j in range(carries, len(op.operands)) if body.params[1 + j] in inner]
-    keep = (*needed, *streams)
-    params = [body.params[0], *(body.params[1 + i] for i in keep)]
-    results = [body.results[i] for i in (*needed, *outputs)]
     live.update(inner)
-    return Op(
-        "for",
-        tuple(op.operands[i] for i in keep),
-        op.attrs | {"carries": len(needed)},
-        (Block(params, trimmed.ops, results),),
-        tuple(op.results[i] for i in (*needed, *outputs)),
-        op.span,
-    )
+    return narrower_for(op, trimmed.ops, needed, streams, outputs)
 
 
 def _trim_while(op: Op, live: set[Value]) -> Op:
@@ -104,14 +96,44 @@ def _trim_while(op: Op, live: set[Value]) -> Op:
     inner = {body.results[i] for i in needed}
     trimmed = dce_block(body, inner)
     live.update(inner | condition_live)
+    return narrower_while(op, cond.ops, trimmed.ops, needed)
+
+
+def narrower_for(
+    op: Op,
+    ops: list[Op],
+    carries: Sequence[int],
+    streams: Sequence[int],
+    outputs: Sequence[int],
+) -> Op:
+    """A `for` with the body `ops` and only some of its operands and results.
+
+    carries, streams: their places among the operands; outputs: theirs among the results.
+    """
+    (body,) = op.regions
+    params = [body.params[0], *(body.params[1 + i] for i in (*carries, *streams))]
+    results = [body.results[i] for i in (*carries, *outputs)]
+    return Op(
+        "for",
+        tuple(op.operands[i] for i in (*carries, *streams)),
+        op.attrs | {"carries": len(carries)},
+        (Block(params, ops, results),),
+        tuple(op.results[i] for i in (*carries, *outputs)),
+        op.span,
+    )
+
+
+def narrower_while(op: Op, test: list[Op], step: list[Op], carries: Sequence[int]) -> Op:
+    """A `while` with the condition `test`, the body `step` and only some of its carries."""
+    cond, body = op.regions
     return Op(
         "while",
-        tuple(op.operands[i] for i in needed),
+        tuple(op.operands[i] for i in carries),
         op.attrs,
         (
-            Block([cond.params[i] for i in needed], cond.ops, cond.results),
-            Block([body.params[i] for i in needed], trimmed.ops, [body.results[i] for i in needed]),
+            Block([cond.params[i] for i in carries], test, cond.results),
+            Block([body.params[i] for i in carries], step, [body.results[i] for i in carries]),
         ),
-        tuple(op.results[i] for i in needed),
+        tuple(op.results[i] for i in carries),
         op.span,
     )

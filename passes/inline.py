@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..ir.builder import Builder
 from ..ir.clone import Env
-from ..ir.core import Block, Function, Module, Op, Value
+from ..ir.core import Block, Function, Module, Op, Value, walk
+from ..ir.opdef import symbols
 
 RULES = ("jvp", "fwd", "bwd")
 
@@ -24,18 +27,8 @@ def inline(module: Module) -> Module:
             continue
         function = inline_function(module, name)
         out.functions[name] = function
-        pending += symbols(function.body)
+        pending += [callee for op in walk(function.body) for callee in symbols(op)]
     return out
-
-
-def symbols(block: Block) -> list[str]:
-    """Functions that the ops of `block` name."""
-    found = []
-    for op in block.ops:
-        found += [op.attrs[k] for k in ("fn", *RULES) if op.attrs.get(k)]
-        for region in op.regions:
-            found += symbols(region)
-    return found
 
 
 def inline_function(module: Module, name: str, *, custom: bool = False) -> Function:
@@ -43,15 +36,20 @@ def inline_function(module: Module, name: str, *, custom: bool = False) -> Funct
 
     custom: inline calls with a custom derivative as well.
     """
+    return inline_where(module, name, lambda op: custom or not has_rule(op))
+
+
+def inline_where(module: Module, name: str, wanted: Callable[[Op], bool]) -> Function:
+    """Function `name` with those calls inlined that are `wanted`."""
     function = module.functions[name]
-    body = _Inliner(module, custom).block(function.body, {})
+    body = _Inliner(module, wanted).block(function.body, {})
     return Function(name, body, function.span, dict(function.attrs))
 
 
 class _Inliner:
-    def __init__(self, module: Module, custom: bool) -> None:
+    def __init__(self, module: Module, wanted: Callable[[Op], bool]) -> None:
         self.module = module
-        self.custom = custom
+        self.wanted = wanted
 
     def block(self, block: Block, env: Env) -> Block:
         params = [Value(p.type, p.name) for p in block.params]
@@ -64,7 +62,7 @@ class _Inliner:
     def ops(self, block: Block, builder: Builder, env: Env) -> None:
         for op in block.ops:
             operands = tuple(env.get(v, v) for v in op.operands)
-            if op.name == "call" and (self.custom or not has_rule(op)):
+            if op.name == "call" and self.wanted(op):
                 callee = self.module.functions[op.attrs["fn"]]
                 inner: Env = dict(zip(callee.params, operands))
                 self.ops(callee.body, builder, inner)

@@ -118,6 +118,8 @@ def _cumsum(host: Bufferizer, op: Op) -> None:
 
 # Products
 
+BLAS_COUNTS = 2**31  # sides and strides of a matrix are below this
+
 
 def _layout(
     shape: Sequence[int], batch: Sequence[int], rows: Sequence[int], cols: Sequence[int]
@@ -139,7 +141,7 @@ def _layout(
         c = 1 if c_size == 1 else c
     if c_size == 1:
         c = max(1, r_size) if r == 1 else 1
-    if r != 1 and c != 1:
+    if (r != 1 and c != 1) or max(r, c) >= BLAS_COUNTS:
         return None
     return b, r, c
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..ir.core import Module
 from ..ir.errors import CompilerBug, WengertError
+from .nesting import NestedTooDeeply, check_nesting
 
 Transform = Callable[[Module], Module]
 
@@ -38,6 +39,18 @@ class Pass:
 PASSES: dict[str, Pass] = {
     p.name: p
     for p in (
+        Pass(
+            "densities",
+            "traces of programs become calls of functions that return choices and scores",
+            ("densities", "densities"),
+            removes="prob.trace",
+        ),
+        Pass(
+            "estimators",
+            "choices become unbiased estimators, by the strategy of each",
+            ("estimators", "estimators"),
+            removes="prob.sample, prob.rest, prob.expect",
+        ),
         Pass("inline", "calls without custom derivative replaced by bodies", ("inline", "inline")),
         Pass(
             "expand_diff",
@@ -57,7 +70,7 @@ PASSES: dict[str, Pass] = {
     )
 }
 
-FRONT = ("inline", "expand_diff", "streams", "vectorize", "simplify")
+FRONT = ("densities", "estimators", "inline", "expand_diff", "streams", "vectorize", "simplify")
 LOOPS = ("bufferize",)
 
 
@@ -76,6 +89,7 @@ def run_pipeline(
         before = module
         try:
             module = PASSES[name].run(module)
+            check_nesting(module)
             if verify:
                 from ..ir.verify import verify as check
 
@@ -84,6 +98,8 @@ def run_pipeline(
             if type(error).__name__ != "IRError":
                 raise
             raise _bug(name, before, error) from error
+        except RecursionError:
+            raise NestedTooDeeply("the program nests too deeply to compile") from None
         except Exception as error:
             raise _bug(name, before, error) from error
         if on_dump is not None:

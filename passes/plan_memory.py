@@ -19,7 +19,7 @@ class Life:
 
 
 def plan_memory(function: Function) -> Function:
-    """Give every `loop.alloc` outside nests an offset, and the function its `arena` size.
+    """Give every `loop.alloc` an offset, and the function its `arena` size.
 
     An op with regions counts as one moment: what its body uses is alive all through it.
     """

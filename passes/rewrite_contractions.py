@@ -112,7 +112,7 @@ def _sum(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
         shape = tuple(n for i, n in enumerate(type.shape) if i not in axes)
         small = b.const(value, type.with_shape(shape))
         return [b.mul(small, b.const(count, small))] if count else [b.const(0, small)]
-    for find in (_sum_of_broadcast, _sum_of_negation, _sum_of_dot, _contraction):
+    for find in (_sum_of_broadcast, _sum_of_negation, _sum_of_pads, _sum_of_dot, _contraction):
         found = find(b, x, axes)
         if found is not None:
             return found
@@ -137,6 +137,33 @@ def _sum_of_broadcast(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
 def _sum_of_negation(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
     op = made(b, x, "neg")
     return None if op is None else [b.neg(b.reduce_sum(op.operands[0], axes=axes))]
+
+
+def _sum_of_pads(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
+    """Sums of arrays put beside each other (as gradients of slices are): each is summed first."""
+    op = b.maker(x)
+    if op is None or not axes:
+        return None
+    if op.name == "add" and _is_padded(b, x, axes):
+        return [b.add(*(b.reduce_sum(v, axes=axes) for v in op.operands))]
+    if op.name != "pad" or not _is_padded(b, x, axes):
+        return None
+    source, fill = op.operands
+    rest = [i for i in range(len(shape_of(x))) if i not in axes]
+    kept = {k: tuple(op.attrs[k][i] for i in rest) for k in ("low", "high", "interior")}
+    return [b.pad(b.reduce_sum(source, axes=axes), fill, **kept)]
+
+
+def _is_padded(b: Simplifier, x: Value, axes: tuple[int, ...]) -> bool:
+    """Whether x is a sum of arrays padded by zeros along other axes than these."""
+    op = b.maker(x)
+    if op is None:
+        return False
+    if op.name == "add":
+        return all(_is_padded(b, v, axes) for v in op.operands)
+    if op.name != "pad" or b.splat(op.operands[1]) != 0:
+        return False
+    return not any(op.attrs[k][a] for k in ("low", "high", "interior") for a in axes)
 
 
 def _sum_of_dot(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:

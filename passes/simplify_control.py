@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..ir.builder import Builder
 from ..ir.core import Block, Op, Value
 from ..ir.types import I32
+from .dce import narrower_for, narrower_while
 
 if TYPE_CHECKING:
     from .simplify import Simplifier
@@ -115,16 +116,7 @@ def _for(op: Op, b: Simplifier, env: Env) -> Op:
     if len(kept) == len(op.operands) and n + len(outputs) == len(op.results):
         return op
     carried = [i for i in kept if i < n]
-    params = [body.params[0], *(body.params[1 + i] for i in kept)]
-    region = Block(params, body.ops, [body.results[i] for i in (*carried, *outputs)])
-    return Op(
-        "for",
-        tuple(op.operands[i] for i in kept),
-        op.attrs | {"carries": len(carried)},
-        (region,),
-        tuple(op.results[i] for i in (*carried, *outputs)),
-        op.span,
-    )
+    return narrower_for(op, body.ops, carried, kept[len(carried) :], outputs)
 
 
 def _same_in_every_trip(b: Simplifier, env: Env, op: Op, i: int, operand: Value) -> Value | None:
@@ -176,14 +168,4 @@ def _while(op: Op, env: Env) -> Op:
         env[cond.params[i]] = env[body.params[i]] = env[op.results[i]] = new
     if len(kept) == len(op.operands):
         return op
-    return Op(
-        "while",
-        tuple(op.operands[i] for i in kept),
-        op.attrs,
-        (
-            Block([cond.params[i] for i in kept], cond.ops, cond.results),
-            Block([body.params[i] for i in kept], body.ops, [body.results[i] for i in kept]),
-        ),
-        tuple(op.results[i] for i in kept),
-        op.span,
-    )
+    return narrower_while(op, cond.ops, body.ops, kept)

@@ -12,7 +12,7 @@ from ..ir.types import DTYPES, TensorType
 from . import store
 from .errors import ArtifactError, CallError
 from .requests import Request, float_leaves
-from .values import match_any, to_python, unflatten
+from .values import describe, match_any, to_python, unflatten
 
 if TYPE_CHECKING:
     from ..backends.llvm.executable import Executable
@@ -100,11 +100,11 @@ class LoadedFunction:
         """Run; raises CallError and ArgumentError where the arguments do not fit."""
         names = [n for n, _ in self.params]
         given = dict(zip(names, args)) | kwargs
-        if len(args) > len(names) or set(given) != set(names):
+        if len(args) + len(kwargs) != len(names) or set(given) != set(names):
             raise CallError(
                 f"{self.__name__}() does not take these arguments",
                 expected=", ".join(names),
-                found=", ".join(given),
+                found=", ".join([*map(describe, args), *kwargs]),
             )
         arrays: list[Any] = []
         for name, struct in self.params:

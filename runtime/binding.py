@@ -12,7 +12,7 @@ import numpy as np
 from ..frontend import syntax
 from ..ir.struct import Struct
 from .errors import ArgumentError, CallError
-from .values import Array, Converter, Place, describe
+from .values import Array, Converter, Place, describe, fits
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,22 @@ def bind(
         elif isinstance(value, reference):
             item = Static(value)
         else:
-            item = converter.flatten(value, parameter.annotation, place, arrays)
+            item = _flattened(converter, value, parameter, place, arrays)
         signature.append((parameter.name, item))
     return Bound(tuple(signature), tuple(arrays))
+
+
+def _flattened(
+    converter: Converter,
+    value: Any,
+    parameter: syntax.Parameter,
+    place: Place,
+    arrays: list[Array],
+) -> Struct:
+    try:
+        return converter.flatten(value, parameter.annotation, place, arrays)
+    except RecursionError:
+        raise place.fail("nests without end", "a finite value", describe(value)) from None
 
 
 def static_value(value: Any, type: syntax.StaticType, place: Place, reference: type) -> Any:
@@ -119,6 +132,8 @@ def static_value(value: Any, type: syntax.StaticType, place: Place, reference: t
     if type.kind in ok and not ok[type.kind]:
         hint = "pass a function of a program, such as program.f" if type.kind == "fn" else None
         raise place.fail("is static", f"static {type.kind}", describe(value), hint)
+    if isinstance(value, int) and not fits(value):
+        raise place.fail("overflows", "a whole number of 64 bits", describe(value))
     return float(value) if type.kind == "float" else value
 
 

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from ..frontend.specialize import Lowered
 from ..ir.builder import function_block
 from ..ir.core import Function, Module
 from ..ir.printer import print_module
 from ..ir.struct import leaves
-from ..ir.types import TensorType
+from ..ir.types import I32, TensorType
 from ..passes.batch import batch_function
+from ..passes.draws import batch_draws
 from ..passes.pipeline import FRONT, LOOPS, run_pipeline
 from .errors import BackendError, CallError
 from .requests import (
@@ -65,11 +64,14 @@ class Dumps:
         self.texts[name] = print_module(module, spans=self.spans)
 
 
-def build(lowered: Lowered, request: Request, name: str, dumps: Dumps) -> Module:
+def build(
+    lowered: Lowered, request: Request, name: str, dumps: Dumps, *, one_key: bool = False
+) -> Module:
     """The tensor-level module whose entry computes `request`, simplified.
 
-    `name` is what error messages call the function. Raises WengertError for requests that
-    cannot be met (gradient of a non-scalar, samples without a key...).
+    `name` is what error messages call the function. one_key: samples share the key and differ by
+    the elements of its draws, instead of each having a split of it. Raises WengertError for
+    requests that cannot be met (gradient of a non-scalar, samples without a key...).
     """
     module = Module(dict(lowered.module.functions), lowered.module.entry)
     dumps("lower", module)
@@ -78,7 +80,7 @@ def build(lowered: Lowered, request: Request, name: str, dumps: Dumps) -> Module
     if request.kind == "hessian":
         module = _hessian(module, lowered.params, request, dumps)
     if request.samples:
-        module = _sampled(module, lowered.params, request, name, dumps)
+        module = _sampled(module, lowered.params, request, name, dumps, one_key)
     if request.axes is not None:
         module = _batched(module, lowered.params, request, dumps)
     return module
@@ -127,9 +129,7 @@ def _hessian(module: Module, params: Params, request: Request, dumps: Dumps) -> 
     b.span = main.span
     args, start = list(block.params), 0
     for type in tangents:
-        basis = np.zeros((total, type.size), type.dtype.numpy)
-        basis[start : start + type.size] = np.eye(type.size)
-        args.append(_basis(b, basis, type, total))
+        args.append(_basis(b, type, start, total))
         start += type.size
     inner = module.functions[batched]
     out = b.op("call", args, fn=batched, types=tuple(r.type for r in inner.results))
@@ -140,11 +140,17 @@ def _hessian(module: Module, params: Params, request: Request, dumps: Dumps) -> 
     return _passes(module, FRONT, dumps)
 
 
-def _basis(b: Any, basis: Array, type: TensorType, total: int) -> Any:
-    return b.const(basis.reshape(total, *type.shape), TensorType(type.dtype, (total, *type.shape)))
+def _basis(b: Any, type: TensorType, start: int, total: int) -> Any:
+    """`[total, *shape]`: 1 at element i of row start + i. Computed, since it may be large."""
+    flat = TensorType(I32, (total, type.size))
+    row, element = (b.iota(type=flat, axis=axis) for axis in (0, 1))
+    hit = b.eq(row, b.add(element, b.const(start, flat)))
+    return b.reshape(b.convert(hit, dtype=type.dtype), shape=(total, *type.shape))
 
 
-def _sampled(module: Module, params: Params, request: Request, name: str, dumps: Dumps) -> Module:
+def _sampled(
+    module: Module, params: Params, request: Request, name: str, dumps: Dumps, one_key: bool
+) -> Module:
     keys = key_positions(params)
     if not keys:
         raise CallError(
@@ -154,9 +160,13 @@ def _sampled(module: Module, params: Params, request: Request, name: str, dumps:
     for result in module.main.results:
         if not isinstance(result.type, TensorType) or not result.type.dtype.is_float:
             raise CallError(f"{name}() returns {result.type}, which has no mean over samples")
-    axes = [0 if i in keys else None for i in range(len(module.main.params))]
-    batched = batch_function(module, module.entry, axes, request.samples)
-    add_sample_mean(module, batched, keys, request.samples)
+    shared = batch_draws(module, module.entry, request.samples) if one_key else None
+    if shared is not None:
+        add_sample_mean(module, shared, [], request.samples)
+    else:
+        axes = [0 if i in keys else None for i in range(len(module.main.params))]
+        batched = batch_function(module, module.entry, axes, request.samples)
+        add_sample_mean(module, batched, keys, request.samples)
     return _passes(module, FRONT, dumps)
 
 

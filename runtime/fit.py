@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,8 +90,9 @@ class FitResult:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FitResult:
         """Read what `save` wrote; ArtifactError for a file that is truncated or foreign."""
+        data = Path(path).read_bytes()
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 facts = json.loads(str(file["facts"]))
                 if facts["format"] != FORMAT:
                     raise ArtifactError(f"{path} was saved by another version: {facts['format']}")
@@ -106,7 +107,9 @@ class FitResult:
                     [arrays[f"state{i}"] for i in range(facts["state"])],
                     int(facts["key"]),
                 )
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except ArtifactError:
+            raise
+        except Exception as error:  # damaged archives raise whatever their bytes ask for
             raise ArtifactError(f"{path} is not a saved fit, or it is damaged: {error}") from None
 
 

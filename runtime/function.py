@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..ir.struct import RecordStruct, Struct, TupleStruct, leaves
 from ..ir.types import TensorType
 from .binding import Bound, Static, bind
 from .errors import ArgumentError, BackendError, CallError
+from .keys import split_key
 from .requests import Request, choose_wrt, float_leaves
 from .specialization import Specialization
 from .values import Converter, Place, describe, to_python, unflatten
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     from .program import Program
 
 Wrt = str | Sequence[str] | None
+
+
+class Simulated(NamedTuple):
+    """A run of a model or guide.
+
+    choices: by address, nested dicts; score: their log density; value: what the program returned.
+    """
+
+    choices: Any
+    score: Any
+    value: Any
 
 
 class CompiledFunction:
@@ -56,7 +68,7 @@ class CompiledFunction:
         return self._call(args, kwargs)
 
     def _call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if "jax" in _modules() and _has_tracer((args, kwargs)):
+        if "jax" in _modules() and _is_traced(args, kwargs):
             return self._traced(args, kwargs)
         samples = self._option(kwargs, "samples", 0)
         special, bound = self._bind(args, kwargs)
@@ -82,7 +94,7 @@ class CompiledFunction:
         samples: average value and gradient over that many splits of the function's key.
         """
         special, bound = self._bind(args, kwargs)
-        names, single = choose_wrt(self.__name__, special.params, wrt)
+        names, single = self._choose_wrt(special, wrt)
         request = Request("value_and_grad", names, check_samples(samples))
         value, *grads = special.run(request, bound.arrays)
         return to_python(value), self._structured(special, names, single, grads)
@@ -90,7 +102,7 @@ class CompiledFunction:
     def grad(self, *args: Any, wrt: Wrt = None, samples: int = 0, **kwargs: Any) -> Any:
         """The gradient alone; see `value_and_grad`."""
         special, bound = self._bind(args, kwargs)
-        names, single = choose_wrt(self.__name__, special.params, wrt)
+        names, single = self._choose_wrt(special, wrt)
         request = Request("grad", names, check_samples(samples))
         return self._structured(special, names, single, special.run(request, bound.arrays))
 
@@ -101,9 +113,10 @@ class CompiledFunction:
             shapes of its parameter. The derivative has the structure of the result, None in
             place of what is not a float.
         """
+        _need_items("primals", primals)
         special, bound = self._bind(primals, {})
-        names, single = choose_wrt(self.__name__, special.params, wrt)
-        given = (tangents,) if single else tuple(tangents)
+        names, single = self._choose_wrt(special, wrt)
+        given = (tangents,) if single else _need_items("tangents", tangents)
         if len(given) != len(names):
             raise CallError(
                 f"jvp by {', '.join(names)} takes {len(names)} tangents, not {len(given)}"
@@ -118,7 +131,7 @@ class CompiledFunction:
     def vjp(self, *args: Any, wrt: Wrt = None, **kwargs: Any) -> tuple[Any, Callable[[Any], Any]]:
         """(value, pullback): the pullback takes a cotangent like the value to those of `wrt`."""
         special, bound = self._bind(args, kwargs)
-        names, single = choose_wrt(self.__name__, special.params, wrt)
+        names, single = self._choose_wrt(special, wrt)
         value = special.run(Request(), bound.arrays)
 
         def pullback(cotangent: Any) -> Any:
@@ -134,7 +147,7 @@ class CompiledFunction:
         For a parameter of several tensors: the square matrix over all their elements in order.
         """
         special, bound = self._bind(args, kwargs)
-        names, single = choose_wrt(self.__name__, special.params, wrt)
+        names, single = self._choose_wrt(special, wrt)
         if not single:
             raise CallError("hessian takes one parameter as wrt", found=repr(wrt))
         rows = special.run(Request("hessian", names), bound.arrays)
@@ -144,12 +157,52 @@ class CompiledFunction:
             return to_python(rows[0].reshape(struct.shape * 2))
         return np.concatenate([r.reshape(r.shape[0], -1) for r in rows], axis=1)
 
+    def simulate(self, *args: Any, key: Any, samples: int = 0, **kwargs: Any) -> Simulated:
+        """Run a model or guide: its choices, their log density, and what it returns.
+
+        samples: that many runs, from splits of the key; everything gets a new first axis.
+        """
+        asked = self._asked("simulate")
+        if not samples:
+            out = asked(*args, key=key, **kwargs)
+        else:
+            keys = split_key(key, check_samples(samples))
+            shared = {p.name: None for p in self.decl.parameters if p.name != "key"}
+            out = asked.batched(*args, key=keys, axes=shared, **kwargs)
+        return Simulated(out["choices"], out["score"], out["value"])
+
+    def logpdf(self, choices: Any, *args: Any, **kwargs: Any) -> Any:
+        """The log density of all choices (nested dicts by address) of a model or guide."""
+        return self._asked("logpdf")(choices, *args, **kwargs)
+
+    def _choose_wrt(self, special: Specialization, wrt: Wrt) -> tuple[tuple[str, ...], bool]:
+        if self.decl.kind in ("model", "guide"):
+            raise CallError(
+                f"the {self.decl.kind} {self.__name__}() has no derivative: it is no expectation",
+                self.decl.span,
+                hint="declare an objective that returns what its expectation is wanted of",
+            )
+        return choose_wrt(self.__name__, special.params, wrt)
+
+    def _asked(self, what: str) -> CompiledFunction:
+        if self.decl.kind not in ("model", "guide"):
+            raise CallError(
+                f"{self.__name__}() makes no choices, so it has no .{what}",
+                self.decl.span,
+                expected="a model or guide",
+                found=f"declared as {self.decl.kind}",
+            )
+        function: CompiledFunction = getattr(self.program, f"{self.__name__}.{what}")
+        return function
+
     def batched(self, *args: Any, axes: dict[str, int | None] | None = None, **kwargs: Any) -> Any:
         """The function mapped along the first axis of its array arguments, as one program.
 
         axes: parameters not to map, as `{"theta": None}`; the others are mapped (axis 0), so
             each of their tensors must have one axis more than the function takes.
         """
+        if axes is not None and not isinstance(axes, Mapping):
+            raise CallError("axes is a dict by argument", expected='{"x": None}', found=repr(axes))
         bound = self._bound(args, kwargs)
         shared = self._shared_axes(axes or {}, bound)
         mapped = [n for n, s in bound.signature if n not in shared and not isinstance(s, Static)]
@@ -209,7 +262,7 @@ class CompiledFunction:
             special = self._last
         if derivative == "call":
             return special, Request(samples=samples)
-        names, _ = choose_wrt(self.__name__, special.params, wrt)
+        names, _ = self._choose_wrt(special, wrt)
         return special, Request(derivative, names, samples)
 
     def _option(self, kwargs: dict[str, Any], name: str, default: Any) -> Any:
@@ -286,6 +339,21 @@ def _modules() -> dict[str, Any]:
     import sys
 
     return sys.modules
+
+
+def _is_traced(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether JAX traces the call."""
+    try:
+        return _has_tracer((args, kwargs))
+    except RecursionError:
+        return False  # a value that contains itself, which `bind` tells
+
+
+def _need_items(what: str, value: Any) -> Sequence[Any]:
+    """`value` where it is a tuple or a list; CallError otherwise."""
+    if not isinstance(value, tuple | list):
+        raise CallError(f"jvp takes {what} as a tuple", found=describe(value))
+    return value
 
 
 def _has_tracer(value: Any) -> bool:

@@ -15,7 +15,7 @@ from ..ir.builder import Builder
 from ..ir.core import Value
 from ..ir.types import TensorType
 from .errors import CallError
-from .schedules import Schedule, as_schedule
+from .schedules import Schedule, as_schedule, number
 
 Values = list[Value]
 
@@ -206,12 +206,20 @@ class Lion(Optimizer):
 Rate = float | Schedule
 
 
-def _check(clip: float | None, clip_value: float | None, **shares: float) -> None:
+def _check(
+    clip: float | None, clip_value: float | None, others: dict[str, float], **shares: float
+) -> None:
+    """Raise CallError where an optimiser's numbers are none, or are out of range.
+
+    shares: numbers from 0 to below 1.
+    """
     for name, limit in (("clip", clip), ("clip_value", clip_value)):
-        if limit is not None and not limit > 0:
+        if limit is not None and not number(name, limit) > 0:
             raise CallError(f"{name} must be positive", found=repr(limit))
+    for name, value in others.items():
+        number(name, value)
     for name, value in shares.items():
-        if not 0 <= value < 1:
+        if not 0 <= number(name, value) < 1:
             raise CallError(f"{name} must be at least 0 and below 1", found=repr(value))
 
 
@@ -223,7 +231,7 @@ def sgd(
     clip_value: float | None = None,
 ) -> Optimizer:
     """Plain gradient descent. `rate` is a number or a schedule; see Optimizer for clipping."""
-    _check(clip, clip_value)
+    _check(clip, clip_value, {"weight_decay": weight_decay})
     return Momentum(as_schedule(rate), clip, clip_value, weight_decay=weight_decay)
 
 
@@ -237,7 +245,7 @@ def momentum(
     clip_value: float | None = None,
 ) -> Optimizer:
     """Gradient descent with momentum, Nesterov's if asked."""
-    _check(clip, clip_value, momentum=momentum)
+    _check(clip, clip_value, {"weight_decay": weight_decay}, momentum=momentum)
     return Momentum(as_schedule(rate), clip, clip_value, momentum, nesterov, weight_decay)
 
 
@@ -251,7 +259,7 @@ def adam(
     clip_value: float | None = None,
 ) -> Optimizer:
     """Adam. `rate` is a number or a schedule."""
-    _check(clip, clip_value, b1=b1, b2=b2)
+    _check(clip, clip_value, {"eps": eps}, b1=b1, b2=b2)
     return Adam(as_schedule(rate), clip, clip_value, b1, b2, eps)
 
 
@@ -266,7 +274,7 @@ def adamw(
     clip_value: float | None = None,
 ) -> Optimizer:
     """Adam with decoupled weight decay, which the rate multiplies."""
-    _check(clip, clip_value, b1=b1, b2=b2)
+    _check(clip, clip_value, {"eps": eps, "weight_decay": weight_decay}, b1=b1, b2=b2)
     return Adam(as_schedule(rate), clip, clip_value, b1, b2, eps, weight_decay)
 
 
@@ -279,7 +287,7 @@ def rmsprop(
     clip_value: float | None = None,
 ) -> Optimizer:
     """RMSProp, with eps inside the root."""
-    _check(clip, clip_value, decay=decay)
+    _check(clip, clip_value, {"eps": eps}, decay=decay)
     return RmsProp(as_schedule(rate), clip, clip_value, decay, eps)
 
 
@@ -293,5 +301,5 @@ def lion(
     clip_value: float | None = None,
 ) -> Optimizer:
     """Lion, with decoupled weight decay."""
-    _check(clip, clip_value, b1=b1, b2=b2)
+    _check(clip, clip_value, {"weight_decay": weight_decay}, b1=b1, b2=b2)
     return Lion(as_schedule(rate), clip, clip_value, b1, b2, weight_decay)

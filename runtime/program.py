@@ -34,7 +34,7 @@ class Program:
     ) -> None:
         if backend not in BACKENDS:
             raise BackendError(f"no backend is called {backend!r}", expected=", ".join(BACKENDS))
-        if real not in _REALS:
+        if not isinstance(real, str) or real not in _REALS:
             raise CallError(f"real cannot be {real!r}", expected="f32 or f64")
         self.source = source
         self.backend = backend
@@ -45,7 +45,7 @@ class Program:
     @property
     def functions(self) -> tuple[str, ...]:
         """Names of the functions that the file declares, in order."""
-        return tuple(self.source.functions)
+        return tuple(n for n in self.source.functions if "." not in n)
 
     def __getattr__(self, name: str) -> CompiledFunction:
         if name.startswith("_"):
@@ -123,4 +123,6 @@ def load(path: str | os.PathLike[str], **options: Any) -> Program:
 
 def compile(text: str, path: str = "<text>", **options: Any) -> Program:
     """Check a program given as text; options and errors as for `load`."""
+    if not isinstance(text, str):
+        raise CallError("compile takes the text of a program", found=type(text).__name__)
     return Program(front.compile_text(text, path), **options)

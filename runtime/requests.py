@@ -65,6 +65,8 @@ def choose_wrt(
         if not candidates:
             raise CallError(f"{function}() has no float parameter to differentiate by")
         return (candidates[0],), True
+    if not isinstance(wrt, str | Sequence):
+        raise CallError("wrt names one parameter or several", found=repr(wrt))
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for name in names:
         if name not in candidates:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ..ir.builder import Builder, function_block
 from ..ir.core import Function, Module, Value
 from ..ir.types import F64, scalar
 from .errors import CallError
+from .values import describe
 
 
 class Schedule(ABC):
@@ -35,9 +37,28 @@ class Schedule(ABC):
         return float(run(module, [np.array(step, np.float64)])[0])
 
 
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
+def number(what: str, value: Any) -> float:
+    """A finite number as a float; CallError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise CallError(f"{what} is a number", found=repr(value))
+    try:
+        found = float(value)
+    except OverflowError:  # a whole number beyond all floats
+        found = math.inf
+    if not math.isfinite(found):
+        raise CallError(f"{what} must be finite", found=describe(value))
+    return found
+
+
+def _rate(value: Any) -> float:
+    return number("a learning rate", value)
+
+
+def _positive(name: str, value: Any) -> float:
+    found = number(f"{name} of a schedule", value)
+    if not found > 0:
         raise CallError(f"{name} of a schedule must be positive", found=repr(value))
+    return found
 
 
 @dataclass(frozen=True)
@@ -124,26 +145,23 @@ def _progress(b: Builder, step: Value, steps: int) -> Value:
 
 def constant(rate: float) -> Schedule:
     """The same rate at every step."""
-    return Constant(float(rate))
+    return Constant(_rate(rate))
 
 
 def linear(start: float, end: float, steps: int) -> Schedule:
     """A straight line from `start` to `end` in `steps` steps, `end` afterwards."""
-    _positive("steps", steps)
-    return Linear(float(start), float(end), int(steps))
+    return Linear(_rate(start), _rate(end), int(_positive("steps", steps)))
 
 
 def cosine_decay(peak: float, steps: int, end: float = 0.0) -> Schedule:
     """Half a cosine wave from `peak` down to `end` in `steps` steps, `end` afterwards."""
-    _positive("steps", steps)
-    return CosineDecay(float(peak), int(steps), float(end))
+    return CosineDecay(_rate(peak), int(_positive("steps", steps)), _rate(end))
 
 
 def exponential_decay(start: float, factor: float, steps: int, staircase: bool = False) -> Schedule:
     """`start`, times `factor` every `steps` steps: smoothly, or in stairs."""
-    _positive("steps", steps)
-    _positive("factor", factor)
-    return ExponentialDecay(float(start), float(factor), int(steps), staircase)
+    count, times = int(_positive("steps", steps)), _positive("factor", factor)
+    return ExponentialDecay(_rate(start), times, count, bool(staircase))
 
 
 def piecewise(boundaries: tuple[int, ...], rates: tuple[float | Schedule, ...]) -> Schedule:
@@ -160,7 +178,7 @@ def warmup_cosine(
     peak: float, warmup: int, steps: int, start: float = 0.0, end: float = 0.0
 ) -> Schedule:
     """A line from `start` to `peak` in `warmup` steps, then a cosine to `end` at step `steps`."""
-    if not 0 < warmup < steps:
+    if not _positive("warmup", warmup) < _positive("steps", steps):
         raise CallError(
             "the warm-up must be shorter than the whole", found=f"warmup {warmup} of {steps} steps"
         )
@@ -172,11 +190,7 @@ def as_schedule(rate: float | Schedule) -> Schedule:
     """A number as a constant schedule; schedules as they are. Raises CallError."""
     if isinstance(rate, Schedule):
         return rate
-    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number):
-        raise CallError("a learning rate is a number or a schedule", found=repr(rate))
-    if not math.isfinite(rate):
-        raise CallError("a learning rate must be finite", found=repr(rate))
-    return Constant(float(rate))
+    return Constant(_rate(rate))
 
 
 __all__ = [

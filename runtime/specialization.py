@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..frontend import syntax
 from ..frontend.specialize import FunctionRef, Lowered, specialize
 from ..frontend.specialize import Static as StaticArg
+from ..frontend.stack import deep_stack
 from ..ir.core import Module
 from ..ir.pause import paused_collection
 from ..ir.struct import Struct
@@ -53,7 +54,14 @@ class Specialization:
 
     def module(self, request: Request, dumps: Dumps | None = None) -> Module:
         """The simplified tensor-level module for `request`."""
-        return build(self.lowered, request, self.decl.name, dumps or Dumps())
+        with deep_stack():
+            return build(
+                self.lowered,
+                request,
+                self.decl.name,
+                dumps or Dumps(),
+                one_key=self.decl.kind == "objective",
+            )
 
     def executable(self, request: Request, backend: str | None = None) -> Executable:
         """The compiled code for `request`, made once."""
@@ -63,7 +71,7 @@ class Specialization:
             with self._lock:
                 found = self._executables.get(where)
                 if found is None:
-                    with paused_collection():
+                    with paused_collection(), deep_stack():
                         found = self._compile(*where)
                     self._executables[where] = found
         return found
@@ -95,7 +103,7 @@ class Specialization:
     def dump(self, request: Request, after: str, spans: bool) -> str:
         """The IR text after stage `after` ("all": every stage with a heading)."""
         dumps = Dumps(wanted=True, spans=spans)
-        module = build(self.lowered, request, self.decl.name, dumps)
+        module = self.module(request, dumps)
         if after not in dumps.texts:
             from ..passes.pipeline import LOOPS, run_pipeline
 

@@ -18,18 +18,22 @@ HEADER = struct.Struct("<8sQ32s")
 MOST_BYTES = 512 * 2**20  # of the whole folder; the files longest unused go first
 
 
-def seal(body: bytes) -> bytes:
-    """`body` with its header."""
-    return HEADER.pack(MAGIC, len(body), hashlib.sha256(body).digest()) + body
+def seal(body: bytes, name: str = "") -> bytes:
+    """`body` with its header. A file that was sealed under another `name` is a foreign one."""
+    return HEADER.pack(MAGIC, len(body), _digest(body, name)) + body
 
 
-def unseal(data: bytes) -> bytes | None:
+def _digest(body: bytes, name: str) -> bytes:
+    return hashlib.sha256(name.encode() + body).digest()
+
+
+def unseal(data: bytes, name: str = "") -> bytes | None:
     """The body of a sealed file, or None where anything about it is wrong."""
     if len(data) < HEADER.size:
         return None
     magic, length, digest = HEADER.unpack_from(data)
     body = data[HEADER.size :]
-    if magic != MAGIC or len(body) != length or hashlib.sha256(body).digest() != digest:
+    if magic != MAGIC or len(body) != length or _digest(body, name) != digest:
         return None
     return body
 
@@ -50,7 +54,7 @@ def read(key: str) -> bytes | None:
         return None
     path = where / key
     try:
-        body = unseal(path.read_bytes())
+        body = unseal(path.read_bytes(), key)
         os.utime(path)
     except OSError:
         return None
@@ -64,7 +68,7 @@ def write(key: str, body: bytes) -> None:
         return
     try:
         where.mkdir(parents=True, exist_ok=True)
-        replace(where / key, seal(body))
+        replace(where / key, seal(body, key))
         _trim(where)
     except OSError:
         return

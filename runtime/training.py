@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ..frontend import syntax
+from ..frontend.stack import deep_stack
 from ..ir.struct import RecordStruct, Struct, TupleStruct, leaves
 from ..ir.types import KEY, TensorType
 from ..passes.pipeline import FRONT, run_pipeline
@@ -22,10 +23,11 @@ from .fit_loop import Plan, build_loop
 from .function import CompiledFunction, check_samples
 from .optimizers import Optimizer, adam
 from .requests import Request, choose_wrt, wrt_indices
+from .schedules import number
 from .specialization import Specialization
-from .values import Array, Place, key_array, to_python, unflatten
+from .values import Array, Place, describe, key_array, to_python, unflatten
 
-CAPACITY = 1024  # steps that one call of the compiled loop can run at most
+CAPACITY = 8192  # steps that one call of the compiled loop can run at most
 _LOOPS: WeakKeyDictionary[Specialization, dict[Any, Executable]] = WeakKeyDictionary()
 
 
@@ -38,7 +40,7 @@ def fit(
     maximize: bool = False,
     samples: int = 0,
     batch_size: int | None = None,
-    rows: Sequence[str] | None = None,
+    rows: str | Sequence[str] | None = None,
     key: Any = None,
     resume: FitResult | None = None,
     on_nonfinite: str = "raise",
@@ -72,13 +74,16 @@ def fit(
     and ArgumentError for the call, NonFiniteLoss as said.
     """
     _check_options(function, params, steps, on_nonfinite, batch_size)
+    _check_kinds(optimizer=optimizer, rows=rows, resume=resume, callback=callback, data=data)
+    if tolerance is not None and number("tolerance", tolerance) < 0:
+        raise CallError("tolerance must not be negative", found=repr(tolerance))
     if resume is not None:
         params = {name: resume.params.get(name, value) for name, value in params.items()}
     job = _prepare(
         function,
         params,
         {**(data or {}), **more_data},
-        _Options(optimizer or adam(), maximize, check_samples(samples), batch_size or 0, rows),
+        _Options(optimizer or adam(), maximize, check_samples(samples), int(batch_size or 0), rows),
     )
     root = resume.key if resume is not None else _packed(key)
     state = _state(job, resume)
@@ -111,7 +116,7 @@ class _Options:
     maximize: bool
     samples: int
     batch: int
-    rows: Sequence[str] | None
+    rows: str | Sequence[str] | None
 
 
 @dataclass
@@ -134,8 +139,9 @@ class _Job:
         fresh = where not in cache
         if fresh:
             loop = build_loop(self.special.module(self.request), self.plan)
-            loop = run_pipeline(loop, FRONT)
-            cache[where] = compile_module(loop, program.backend, Dumps())
+            with deep_stack():
+                loop = run_pipeline(loop, FRONT)
+                cache[where] = compile_module(loop, program.backend, Dumps())
         return cache[where], fresh
 
     def result_maker(
@@ -190,14 +196,34 @@ def _check_options(
             else None,
             found=type(params).__name__,
         )
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 0 <= steps < 2**31:
+    if not _is_whole(steps) or not 0 <= steps < 2**31:
         raise CallError("steps is a count", expected="a whole number below 2^31", found=repr(steps))
     if on_nonfinite not in ("raise", "stop", "ignore"):
         raise CallError(
             "on_nonfinite is unknown", expected="raise, stop or ignore", found=repr(on_nonfinite)
         )
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is not None and not (_is_whole(batch_size) and batch_size >= 1):
         raise CallError("batch_size is a count of rows", found=repr(batch_size))
+
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    "optimizer": (Optimizer, "an optimizer, such as wg.adam(1e-3)"),
+    "rows": (Sequence, "names of arguments"),
+    "resume": (FitResult, "the result of a fit"),
+    "callback": (Callable, "a function of the partial result"),
+    "data": (Mapping, "a dict by argument"),
+}
+
+
+def _check_kinds(**options: Any) -> None:
+    for name, value in options.items():
+        kind, expected = _KINDS[name]
+        if value is not None and not isinstance(value, kind):
+            raise CallError(f"fit cannot use this {name}", expected=expected, found=describe(value))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _prepare(
@@ -271,10 +297,11 @@ def _row_names(bound: Bound, options: _Options, others: Sequence[str]) -> list[s
     """The arguments that minibatches are drawn from."""
     structs = {n: s for n, s in bound.signature if not isinstance(s, Static)}
     if options.rows is not None:
-        wrong = [n for n in options.rows if n not in structs or n in others]
+        names = [options.rows] if isinstance(options.rows, str) else list(options.rows)
+        wrong = [n for n in names if n not in structs or n in others]
         if wrong:
             raise CallError(f"rows names '{wrong[0]}', which is no data argument")
-        return list(options.rows)
+        return names
     data = {n: s for n, s in structs.items() if n not in others}
     return [n for n, s in data.items() if leaves(s) and all(t.shape for _, t in leaves(s))]
 

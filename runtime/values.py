@@ -12,7 +12,7 @@ and named tuples become records. What a parameter's annotation asks for decides 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ class Converter:
         given = as_fields(value)
         wanted = [f.name for f in record.fields]
         if given is None or set(given) != set(wanted):
-            found = f"fields {', '.join(given)}" if given is not None else describe(value)
+            found = f"fields {_listed(given)}" if given is not None else describe(value)
             raise place.fail(
                 f"is not a {record.name}",
                 f"a dict or dataclass with fields {', '.join(wanted)}",
@@ -107,6 +107,8 @@ class Converter:
     def _free(self, value: Any, place: Place, out: list[Array]) -> Struct:
         fields = as_fields(value)
         if fields is not None:
+            if not all(isinstance(k, str) for k in fields):
+                raise place.fail("is no record", "names as keys", describe(value))
             return RecordStruct(
                 "",
                 tuple((k, self._free(v, place.inside(f".{k}"), out)) for k, v in fields.items()),
@@ -151,6 +153,9 @@ def _is_typed_key(value: Any) -> bool:
 def _as_array(value: Any, dtype: DType | None, place: Place) -> Array:
     if isinstance(value, str | bytes) or value is None or callable(value):
         raise place.fail("is not a number or an array", _wanted(dtype), describe(value))
+    if isinstance(value, np.ma.MaskedArray):
+        hint = "fill its gaps first: x.filled(0)"
+        raise place.fail("has gaps", _wanted(dtype), describe(value), hint)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
@@ -163,10 +168,18 @@ def _as_array(value: Any, dtype: DType | None, place: Place) -> Array:
     if array.dtype.kind not in "biuf" and array.size == 0 and not hasattr(value, "dtype"):
         return array.astype(dtype.numpy if dtype else np.float32)
     if array.dtype.kind not in "biuf":
+        huge = next((v for v in array.flat if isinstance(v, int) and not fits(v)), None)
+        if array.dtype == object and huge is not None:
+            raise place.fail("overflows", _wanted(dtype), describe(huge))
         raise place.fail("is not numeric", _wanted(dtype), f"dtype {array.dtype}")
     if array.size == 0 and not hasattr(value, "dtype") and dtype is not None:
         return array.astype(dtype.numpy)  # an empty list has no dtype of its own
     return array
+
+
+def fits(number: int) -> bool:
+    """Whether a whole number has 64 bits or fewer."""
+    return -(2**63) <= number < 2**63
 
 
 def _wanted(dtype: DType | None) -> str:
@@ -176,21 +189,29 @@ def _wanted(dtype: DType | None) -> str:
 def _convert(array: Array, target: DType, place: Place) -> Array:
     kind = array.dtype.kind
     if target.is_float and (kind == "f" or (kind in "iu" and array.ndim == 0)):
-        return np.ascontiguousarray(array, target.numpy).reshape(array.shape)
+        return _plain(array, target.numpy)
     if target.is_float and kind in "iu":
         return _exact_floats(array, target, place)
     if target.is_int and kind in "iu":
         return _in_range(array, target, place)
     if target is BOOL and kind == "b":
-        return np.ascontiguousarray(array, np.bool_).reshape(array.shape)
+        return _plain(array, np.bool_)
     hint = f"convert it first: x.astype({str(target.numpy)!r})" if array.ndim else None
     raise place.fail("has the wrong dtype", str(target), str(array.dtype), hint)
 
 
+def _plain(array: Array, dtype: Any) -> Array:
+    """The array as compiled code reads it: contiguous and aligned, of this dtype."""
+    out = np.ascontiguousarray(array, dtype).reshape(array.shape)  # which makes 0-d arrays 1-d
+    return out if out.flags.aligned else out.copy()
+
+
 def _exact_floats(array: Array, target: DType, place: Place) -> Array:
     """Integer data for a float parameter: taken where no digit is lost."""
-    out = np.ascontiguousarray(array, target.numpy).reshape(array.shape)
-    if not np.array_equal(out.astype(np.float64), array.astype(np.float64)):
+    out = _plain(array, target.numpy)
+    wide = out.astype(np.float64)
+    inside = wide < np.iinfo(array.dtype).max + 1  # others have no integer to compare with
+    if not np.all(inside & (np.where(inside, wide, 0).astype(array.dtype) == array)):
         raise place.fail(
             "holds integers that its dtype cannot hold exactly",
             str(target),
@@ -207,7 +228,7 @@ def _in_range(array: Array, target: DType, place: Place) -> Array:
         if low < info.min or high > info.max:
             worst = low if low < info.min else high
             raise place.fail("overflows", f"{target}: {info.min} to {info.max}", str(worst))
-    return np.ascontiguousarray(array, target.numpy).reshape(array.shape)
+    return _plain(array, target.numpy)
 
 
 def key_array(value: Any, place: Place) -> Array:
@@ -218,7 +239,7 @@ def key_array(value: Any, place: Place) -> Array:
         value = jax.random.key_data(value)
     array = np.asarray(value)
     if array.dtype == np.uint64:
-        return np.ascontiguousarray(array).reshape(array.shape)
+        return _plain(array, np.uint64)
     if array.dtype != np.uint32 or array.ndim == 0 or array.shape[-1] != 2:
         raise place.fail(
             "is not a random key",
@@ -226,7 +247,8 @@ def key_array(value: Any, place: Place) -> Array:
             describe(value),
             "make one with wg.key(seed)",
         )
-    return np.ascontiguousarray(array).view(np.uint64).reshape(array.shape[:-1])
+    words = np.ascontiguousarray(array).view(np.uint64)
+    return _plain(words.reshape(array.shape[:-1]), np.uint64)
 
 
 def as_fields(value: Any) -> dict[str, Any] | None:
@@ -265,11 +287,17 @@ def describe(value: Any) -> str:
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{type(value).__name__} of {value.dtype}[{','.join(map(str, value.shape))}]"
     if isinstance(value, Mapping):
-        return f"a dict with keys {', '.join(map(str, value)) or '(none)'}"
+        return f"a dict with keys {_listed(value) or '(none)'}"
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)} items"
+    if isinstance(value, int) and not fits(value):
+        return f"a whole number of {value.bit_length()} bits"  # Python may refuse to print it
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(map(str, names))
 
 
 def match_any(struct: Struct, value: Any, path: str, out: list[Any]) -> None:

@@ -30,7 +30,7 @@ def on_every_backend():
     def run(text: str, name: str, *args, method: str = "__call__", rtol: float = 2e-5, **kwargs):
         results = {}
         for backend in ("interp", "llvm", "xla"):
-            program = wg.compile(text, backend=backend, real=kwargs.pop("real", "f64"))
+            program = wg.compile(text, backend=backend, real="f64")
             results[backend] = getattr(getattr(program, name), method)(*args, **kwargs)
         for backend in ("llvm", "xla"):
             compare(results["interp"], results[backend], rtol, f"{name} on {backend}")
@@ -40,16 +40,18 @@ def on_every_backend():
 
 
 def compare(want, got, rtol: float, what: str) -> None:
-    """Assert that nested results agree."""
+    """Assert that nested results agree in structure, types, shapes and numbers."""
     if isinstance(want, dict):
-        assert set(want) == set(got), what
+        assert isinstance(got, dict) and set(want) == set(got), what
         for key in want:
             compare(want[key], got[key], rtol, f"{what}.{key}")
     elif isinstance(want, tuple):
-        assert len(want) == len(got), what
+        assert isinstance(got, tuple) and len(want) == len(got), what
         for i, (x, y) in enumerate(zip(want, got)):
             compare(x, y, rtol, f"{what}[{i}]")
-    elif want is not None:
-        np.testing.assert_allclose(
-            np.asarray(want), np.asarray(got), rtol=rtol, atol=1e-6, err_msg=what
-        )
+    elif want is None:
+        assert got is None, what
+    else:
+        want, got = np.asarray(want), np.asarray(got)
+        assert (want.dtype, want.shape) == (got.dtype, got.shape), what
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=1e-6, err_msg=what)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wengert.cli import run
+from wengert.cli import read_value, run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -47,6 +47,74 @@ def test_data_files_and_keys(file, tmp_path, capsys):
     assert run(["run", file, "h", "x=1"]) == 1
     assert run(["run", file, "f", "x=@nowhere.npy"]) == 1
     assert "neither JSON" in capsys.readouterr().err
+
+
+BAD_FILES = {
+    "ragged.csv": b"a,b\n1,2\n3\n",
+    "words.csv": b"1,2\n3,x\n",
+    "binary.csv": b"\xff\xfe\x00",
+    "empty.npy": b"",
+    "short.npy": b"\x93NUMPY\x01\x00v\x00{",
+    "short.npz": b"PK\x03\x04" + bytes(40),
+    "foreign.npy": b"hello",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_data_files_are_told(name, file, tmp_path, capsys):
+    path = tmp_path / name
+    path.write_bytes(BAD_FILES[name])
+    assert run(["run", file, "f", f"x=@{path}"]) == 1
+    out, errors = capsys.readouterr()
+    assert not out and str(path) in errors and "Traceback" not in errors
+
+
+def test_tables_with_and_without_a_header(file, tmp_path, capsys):
+    for text in ("a\n1\n2\n", "1\n\n2\n", "\ufeffa\n1\n2\n"):
+        (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+        np.testing.assert_array_equal(read_value(f"@{tmp_path / 'x.csv'}"), [[1.0], [2.0]])
+
+
+BAD_VALUES = {
+    "x=[1, [2]]": "rectangular",
+    "x=[": "neither JSON",
+    "x=": "neither JSON",
+    "x=null": "not a number",
+    'x={"a": 1}': "not numeric",
+    "x=true": "wrong dtype",
+    "x": "name=value",
+    "x=" + "[" * 20000 + "]" * 20000: "neither JSON",
+    "x=" + "9" * 5000: "neither JSON",
+    "y=1": "no parameter 'y'",
+}
+
+
+@pytest.mark.parametrize("text", BAD_VALUES, ids=lambda t: t[:12])
+def test_bad_values_are_told(text, file, capsys):
+    assert run(["run", file, "f", text]) == 1
+    errors = capsys.readouterr().err
+    assert BAD_VALUES[text] in errors and len(errors) < 2000
+
+
+def test_bad_seeds_and_repeated_names_are_told(file, capsys):
+    assert run(["run", file, "g", "k=99999999999999999999999"]) == 1
+    assert run(["run", file, "g", "k=true"]) == 1
+    assert run(["run", file, "f", "x=[1]", "x=[2]"]) == 1
+    errors = capsys.readouterr().err
+    assert "64 bits" in errors and "not a random key" in errors and "given twice" in errors
+
+
+def test_too_much_memory_is_told(tmp_path, capsys):
+    path = tmp_path / "f.wg"
+    path.write_text("fn f(x: real): return zeros(1048576, 1048576) + x\n")
+    for backend in ("llvm", "xla"):
+        assert run(["run", str(path), "f", "x=1", "--backend", backend]) == 1
+        assert "bytes of memory" in capsys.readouterr().err
+
+
+def test_fit_of_no_steps(file, capsys):
+    assert run(["fit", file, "f", "x=[1, 2]", "--steps", "0"]) == 0
+    assert "0 steps" in capsys.readouterr().out
 
 
 def test_fit_ir_and_emit(file, tmp_path, capsys):

@@ -40,7 +40,9 @@ def imported_layers(path: Path, layer: str) -> set[str]:
 
 @pytest.mark.parametrize("layer", BELOW)
 def test_imports_go_down_only(layer):
-    for path in (ROOT / layer).rglob("*.py"):
+    paths = list((ROOT / layer).rglob("*.py"))
+    assert paths
+    for path in paths:
         extra = imported_layers(path, layer) - BELOW[layer]
         assert not extra, f"{path.relative_to(ROOT)} imports {sorted(extra)}"
 

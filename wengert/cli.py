@@ -10,7 +10,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import sys
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -132,9 +135,11 @@ def _arguments(options: argparse.Namespace, function: Any) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise WengertError(f"argument {text!r} is not of the form name=value")
+        if name in values:
+            raise WengertError(f"argument {name!r} is given twice")
         values[name] = read_value(value)
         note = annotations.get(name)
-        if isinstance(note, NamedType) and note.name == "key" and isinstance(values[name], int):
+        if isinstance(note, NamedType) and note.name == "key" and type(values[name]) is int:
             values[name] = key(values[name])
     return values
 
@@ -146,37 +151,45 @@ def read_value(text: str) -> Any:
     if not text.startswith("@"):
         try:
             return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise WengertError(f"{text!r} is neither JSON nor @file", found=str(error)) from None
+        except (ValueError, RecursionError) as error:
+            shown = text if len(text) <= 40 else f"{text[:37]}..."
+            raise WengertError(f"{shown!r} is neither JSON nor @file", found=str(error)) from None
     name, _, member = text[1:].partition(":")
     path = Path(name)
     if path.suffix == ".csv":
         return _read_csv(path)
     try:
         loaded = np.load(path, allow_pickle=False)
-    except ValueError as error:
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        if member in loaded:
+            return loaded[member]
+    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise WengertError(f"{path} is not a .npy, .npz or .csv file", found=str(error)) from None
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    if member not in loaded:
-        raise WengertError(
-            f"{path} needs the name of an array", expected=f"@{path}:NAME", found=", ".join(loaded)
-        )
-    return loaded[member]
+    raise WengertError(
+        f"{path} needs the name of an array", expected=f"@{path}:NAME", found=", ".join(loaded)
+    )
 
 
 def _read_csv(path: Path) -> Any:
     import numpy as np
 
-    with path.open(newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
-    for number, row in enumerate(rows, 1):
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            lines = [(reader.line_num, row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise WengertError(f"{path} is not a table of numbers", found=str(error)) from None
+    rows = []
+    for line, cells in lines:
+        if len(cells) != len(lines[0][1]):
+            raise WengertError(f"{path}:{line}: {len(cells)} cells, not {len(lines[0][1])}")
         try:
-            rows[number - 1] = [float(cell) for cell in row]  # type: ignore[misc]
+            rows.append([float(cell) for cell in cells])
         except ValueError as error:
-            if number > 1:
-                raise WengertError(f"{path}:{number}: {error}") from None
-    return np.array(rows[1:] if rows and isinstance(rows[0][0], str) else rows)
+            if line != lines[0][0]:  # the first line may be a header
+                raise WengertError(f"{path}:{line}: {error}") from None
+    return np.array(rows)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -213,8 +226,32 @@ def _show(label: str, value: Any) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    import numpy as np
+    from .runtime.fit import NonFiniteLoss
 
+    _check_target(options.output)
+    try:
+        result = _fitted(options)
+    except NonFiniteLoss as error:
+        if options.output:
+            error.result.save(options.output)
+            print(f"the last good parameters are in {options.output}", file=sys.stderr)
+        raise
+    print(f"{result.steps} steps in {result.seconds:.2f} s, loss {result.loss:.6g}")
+    _show("", result.params)
+    if options.output:
+        result.save(options.output)
+
+
+def _check_target(path: str | None) -> None:
+    """Tell that a file cannot be written before the work, not after it."""
+    if path is None:
+        return
+    target = Path(path).absolute()
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise WengertError(f"cannot write {path}")
+
+
+def _fitted(options: argparse.Namespace) -> Any:
     from .runtime import optimizers
     from .runtime.keys import key
     from .runtime.training import fit
@@ -226,7 +263,7 @@ def _fit(options: argparse.Namespace) -> None:
     missing = [n for n in names if n not in args]
     if missing:
         raise WengertError(f"no start value for {', '.join(missing)}", expected="name=value")
-    result = fit(
+    return fit(
         function,
         {n: args.pop(n) for n in names},
         steps=options.steps,
@@ -237,12 +274,6 @@ def _fit(options: argparse.Namespace) -> None:
         key=key(options.seed),
         **args,
     )
-    print(
-        f"{result.steps} steps in {result.seconds:.2f} s, loss {np.asarray(result.losses)[-1]:.6g}"
-    )
-    _show("", result.params)
-    if options.output:
-        result.save(options.output)
 
 
 def _ir(options: argparse.Namespace) -> None:

@@ -6,21 +6,25 @@ import ctypes
 import functools
 import json
 import os
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 
-from ...ir.core import Function, Module, Op
+from ...ir.core import Block, Function, Module, Op, walk
 from ...ir.types import DTYPES, F32, F64, BufferType
-from . import blas_threads
+from ..memory import require
+from . import blas_threads, callbacks
 from .emit import ENTRY, emit_module
 
 ARENA_ALIGNMENT = 64
 KERNEL_MARKS = (b"gemm", b"trsm", b"potrf", b"wengert_sort")
-LONG_LOOP = 100  # trips from which a loop can be interrupted
+LONG_LOOP = 100  # trips from which loops can be interrupted
 HUGE_FUNCTION = 4000  # ops above which LLVM optimises less
 
 
@@ -108,8 +112,9 @@ def load_object(image: bytes) -> tuple[Any, int]:
 class Executable:
     """A loop-level function in memory.
 
-    types: buffer types of the parameters: inputs, then `outputs` outputs. loops: whether a
-        call may take long, and so runs where Ctrl-C can stop it.
+    types: buffer types of the parameters: inputs, then `outputs` outputs. aside: whether calls
+        from the main thread run on another one: they may take long, and Ctrl-C should stop
+        them, or they call Python back, which must not meet Ctrl-C there.
     """
 
     def __init__(
@@ -118,9 +123,9 @@ class Executable:
         types: Sequence[BufferType],
         outputs: int,
         arena: int,
-        loops: bool,
+        aside: bool,
     ) -> None:
-        self.loops = loops
+        self.aside = aside
         self.image = image
         self.types = tuple(types)
         self.outputs = outputs
@@ -129,8 +134,9 @@ class Executable:
         kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
         self.entry = kind(address)
         self._out_types = self.types[len(self.types) - outputs :]
+        self._results = sum(t.tensor.nbytes for t in self._out_types)
         self._arenas: list[Any] = []
-        self._uses_blas = any(name in image for name in KERNEL_MARKS)
+        self._uses_kernels = any(name in image for name in KERNEL_MARKS)
         self._pointers = ctypes.c_void_p * len(self.types)
 
     @classmethod
@@ -139,22 +145,22 @@ class Executable:
         main = module.main
         types = [p.type for p in main.params if isinstance(p.type, BufferType)]
         image = compile_object(main)
-        loops = any(_may_take_long(op) for op in main.body.ops)
-        return cls(image, types, main.attrs["outputs"], main.attrs["arena"], loops)
+        aside = _may_take_long(main.body) or any(_calls_back(op) for op in walk(main.body))
+        return cls(image, types, main.attrs["outputs"], main.attrs["arena"], aside)
 
     def to_bytes(self) -> bytes:
         """The code and what is needed to call it, for a file."""
         types = [[t.dtype.name, *t.shape] for t in self.types]
-        head = json.dumps([types, self.outputs, self.arena, self.loops])
+        head = json.dumps([types, self.outputs, self.arena, self.aside])
         return head.encode() + b"\n" + self.image
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Executable:
         """What `to_bytes` wrote."""
         head, _, image = data.partition(b"\n")
-        types, outputs, arena, loops = json.loads(head)
+        types, outputs, arena, aside = json.loads(head)
         buffers = [BufferType(DTYPES[t[0]], tuple(t[1:])) for t in types]
-        return cls(image, buffers, outputs, arena, loops)
+        return cls(image, buffers, outputs, arena, aside)
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Run once on contiguous arrays of the right types; new arrays for the results.
@@ -162,47 +168,44 @@ class Executable:
         Raises MemoryError where results or working memory do not fit, KeyboardInterrupt on
         Ctrl-C during a long run.
         """
+        require(self._results + (0 if self._arenas else self.arena))
         outputs = [np.empty(t.shape, t.dtype.numpy) for t in self._out_types]
-        arrays = [*inputs, *outputs]
-        pointers = self._pointers(*[a.ctypes.data for a in arrays])
-        arena = self._take_arena()
         cancel = ctypes.c_int32(0)
-        if self._uses_blas:
+        if self._uses_kernels:
             blas_threads.enter()
         try:
-            self._run(arena.ctypes.data, pointers, cancel)
+            if self.aside and threading.current_thread() is threading.main_thread():
+                _run_aside(lambda: self._run([*inputs, *outputs], cancel), cancel)
+            else:
+                self._run([*inputs, *outputs], cancel)
         finally:
-            if self._uses_blas:
+            if self._uses_kernels:
                 blas_threads.leave()
-            self._arenas.append(arena)
         return outputs
 
-    def _run(self, arena: int, pointers: Any, cancel: Any) -> None:
-        start = (arena + ARENA_ALIGNMENT - 1) // ARENA_ALIGNMENT * ARENA_ALIGNMENT
-        args = (start, ctypes.addressof(pointers), ctypes.addressof(cancel))
-        if self.loops and threading.current_thread() is threading.main_thread():
-            _run_aside(lambda: self.entry(*args), cancel)
-        else:
-            self.entry(*args)
+    def _run(self, arrays: Sequence[Any], cancel: Any) -> None:
+        """Call the code, which has its memory to itself until it has returned."""
+        arena = self._take_arena()
+        begin = (arena.ctypes.data + ARENA_ALIGNMENT - 1) // ARENA_ALIGNMENT * ARENA_ALIGNMENT
+        pointers = self._pointers(*[a.ctypes.data for a in arrays])
+        self.entry(begin, ctypes.addressof(pointers), ctypes.addressof(cancel))
+        self._arenas.append(arena)
+        if self._uses_kernels:
+            callbacks.raise_failure()
 
     def _take_arena(self) -> Any:
         """Working memory that no other call uses now."""
         try:
             return self._arenas.pop()
         except IndexError:
-            try:
-                return np.empty(self.arena + ARENA_ALIGNMENT, np.uint8)
-            except MemoryError:
-                raise MemoryError(
-                    f"the program needs {self.arena:,} bytes of working memory"
-                ) from None
+            return np.empty(self.arena + ARENA_ALIGNMENT, np.uint8)
 
     def scalar_entry(self) -> Callable[..., float] | None:
         """A function of Python floats for a program of float scalars with one result."""
         floats = {F32: ctypes.c_float, F64: ctypes.c_double}
         if (
             self.outputs != 1
-            or self.loops
+            or self.aside
             or any(t.shape or t.dtype not in floats for t in self.types)
         ):
             return None
@@ -210,31 +213,56 @@ class Executable:
         return _scalar_call(self.entry, kinds, self.arena)
 
 
-def _may_take_long(op: Op) -> bool:
-    """Whether an op is a sequential loop, which looks for a request to stop in every trip."""
-    return op.name == "loop.while" or (op.name == "loop.for" and op.attrs["trips"] >= LONG_LOOP)
+def _may_take_long(block: Block, trips: int = 1) -> bool:
+    """Whether sequential loops, which look for a request to stop, make LONG_LOOP trips in all."""
+    for op in block.ops:
+        if op.name not in ("loop.for", "loop.while", "loop.switch"):
+            continue
+        inside = trips * op.attrs["trips"] if op.name == "loop.for" else trips
+        if op.name == "loop.while" or inside >= LONG_LOOP:
+            return True
+        if any(_may_take_long(region, inside) for region in op.regions):
+            return True
+    return False
 
 
-def _run_aside(work: Callable[[], int], cancel: Any) -> None:
+def _calls_back(op: Op) -> bool:
+    """Whether an op calls Python from compiled code."""
+    return op.name == "loop.call" and op.attrs["kernel"] == "sort"
+
+
+def _run_aside(work: Callable[[], None], cancel: Any) -> None:
     """Run on another thread, so that Ctrl-C reaches this one and asks the loop to stop."""
-    done = threading.Event()  # Thread.join, once interrupted, no longer waits (Python 3.11)
+    with _postponed_interrupt(cancel):  # the arguments are in use until the loop has stopped
+        _other_thread(os.getpid()).submit(work).result()
 
-    def run() -> None:
-        try:
-            work()
-        finally:
-            done.set()
 
-    threading.Thread(target=run, daemon=True).start()
-    asked: BaseException | None = None
-    while not done.is_set():
-        try:
-            done.wait(0.1)
-        except BaseException as error:  # the memory is in use until the loop has stopped
-            cancel.value = 1
-            asked = asked or error
-    if asked is not None:
-        raise asked
+@functools.cache
+def _other_thread(process: int) -> ThreadPoolExecutor:
+    """The thread beside the main one; a forked process needs one of its own."""
+    return ThreadPoolExecutor(1, "wengert")
+
+
+@contextmanager
+def _postponed_interrupt(cancel: Any) -> Iterator[None]:
+    """In the main thread: Ctrl-C sets `cancel`, and takes its usual effect at the end."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before):  # ignored, or handled outside Python
+        yield
+        return
+    asked: list[Any] = []
+
+    def ask(number: int, frame: Any) -> None:
+        cancel.value = 1
+        asked.append((number, frame))
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        before(*asked[0])
 
 
 def _scalar_call(entry: Any, kinds: Sequence[Any], arena: int) -> Callable[..., float]:

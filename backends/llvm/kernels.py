@@ -11,7 +11,9 @@ import llvmlite.ir as ll
 import numpy as np
 
 from ...ir.core import Op, Value
+from ...ir.errors import WengertError
 from ...ir.types import DTYPES, F64, BufferType, DType
+from . import callbacks
 from .emit import ENTRY, Emitter, rule
 from .lanes import INT32, INT64, POINTER, REGISTER, VOID
 from .nests import share_tasks
@@ -28,6 +30,8 @@ def _slot(e: Emitter, value: Any) -> Any:
 
 
 def _int(e: Emitter, number: int) -> Any:
+    if number >= 2**31:
+        raise WengertError(f"a matrix with a side of {number} is more than BLAS can count")
     return _slot(e, ll.Constant(INT32, number))
 
 
@@ -237,8 +241,14 @@ KERNELS = {
 @ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
 )  # type: ignore[untyped-decorator]
+def _sort_callback(table: int, half: int, codes: int, rows: int, columns: int) -> None:
+    """`_sort_rows` as compiled code calls it."""
+    with callbacks.guarded():
+        _sort_rows(table, half, codes, rows, columns)
+
+
 def _sort_rows(table: int, half: int, codes: int, rows: int, columns: int) -> None:
-    """Sort rows stably by the first array, the others along; called from compiled code."""
+    """Sort rows stably by the first array, the others along."""
     pointers = (ctypes.c_void_p * (2 * half)).from_address(table)
     dtypes = [list(DTYPES.values())[codes >> (4 * i) & 15].numpy for i in range(half)]
 
@@ -272,7 +282,7 @@ def addresses() -> dict[str, int]:
             for name in names:
                 capsule = module.__pyx_capi__[letter + name]
                 found[f"wengert_{letter}{name}"] = get(capsule, name_of(capsule))
-    sort = ctypes.cast(_sort_rows, ctypes.c_void_p).value
+    sort = ctypes.cast(_sort_callback, ctypes.c_void_p).value
     assert sort is not None
     found["wengert_sort"] = sort
     return found

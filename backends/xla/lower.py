@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ from jax import lax
 from ...ir.core import Block, Module, Op, Value, walk
 from ...ir.errors import CompilerBug
 from ...ir.types import KEY, TensorType
+from ..memory import ASKED_FROM, require
 from .rules import LOWER, KeyPair, dtype_of
 
 UNROLL_AT_MOST = 4
@@ -31,13 +33,15 @@ class Env(dict[Value, Any]):
         return Env(self, self.transposable)
 
 
-def needs_x64(module: Module) -> bool:
-    """Whether a 64-bit type occurs, which JAX computes with only when told to."""
+def _types(module: Module) -> list[TensorType]:
     body = module.main.body
     values = [*body.params, *(r for op in walk(body) for r in op.results)]
-    return any(
-        isinstance(v.type, TensorType) and v.type.dtype.name in ("f64", "i64") for v in values
-    )
+    return [v.type for v in values if isinstance(v.type, TensorType)]
+
+
+def needs_x64(module: Module) -> bool:
+    """Whether a 64-bit type occurs, which JAX computes with only when told to."""
+    return any(t.dtype.name in ("f64", "i64") for t in _types(module))
 
 
 def x64_context(module: Module) -> AbstractContextManager[Any]:
@@ -180,13 +184,26 @@ class XlaExecutable:
         self.wide = needs_x64(module)
         self.jitted = jax.jit(lower(module))
         self.types = [p.type for p in module.main.params]
+        large = any(t.nbytes >= ASKED_FROM for t in _types(module))
+        self.asks = large and jax.default_backend() == "cpu"
 
     def __call__(self, arrays: Sequence[Any]) -> list[Any]:
-        """Run once."""
+        """Run once. Raises MemoryError where results and temporaries do not fit."""
+        if self.asks:
+            require(self.needs)
         if not self.wide:
             return list(self.jitted(*map(_words, arrays)))
         with x64_context(self.module):
             return list(self.jitted(*map(_words, arrays)))
+
+    @functools.cached_property
+    def needs(self) -> int:
+        """Bytes of results and temporaries. XLA would find out while it runs, too late to tell:
+        a result that failed is an array whose use raises an error or ends the process.
+        """
+        with x64_context(self.module):
+            found = self._lowered().compile().memory_analysis()
+        return int(found.output_size_in_bytes + found.temp_size_in_bytes) if found else 0
 
     def _lowered(self) -> Any:
         shapes = []

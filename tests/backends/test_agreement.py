@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -153,10 +157,34 @@ def test_einsum_matches_numpy(spec, shapes, on_every_backend):
     np.testing.assert_allclose(out, np.einsum(spec, *arrays), rtol=1e-9, atol=1e-12)
 
 
-def test_large_arrays_are_shared_among_threads_without_changing_results(on_every_backend):
-    x = np.random.default_rng(0).normal(size=(600, 500))
-    text = "fn f(x: real[n, m]): return {a: sum(x), b: sum(x, axis=0), c: tanh(x) * x, d: logsumexp(x, axis=1)}"
-    on_every_backend(text, "f", x, rtol=1e-9)
+SHARED = "fn f(x: real[n, m]): return {a: sum(x), b: sum(x, axis=0), c: tanh(x) * x, d: logsumexp(x, axis=1)}"
+THREADS = """
+import hashlib, sys
+import numpy as np
+import wengert as wg
+f = wg.compile(sys.argv[1], real="f64").f
+x = np.random.default_rng(0).normal(size=(600, 500))
+out = f(x)
+print("wengert_parallel" in f.llvm(x), *(hashlib.sha256(v).hexdigest() for v in out.values()))
+"""
+
+
+def test_large_arrays_agree(on_every_backend):
+    on_every_backend(SHARED, "f", np.random.default_rng(0).normal(size=(600, 500)), rtol=1e-9)
+
+
+def test_large_arrays_are_shared_among_threads_without_changing_results():
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", THREADS, SHARED],
+            env={**os.environ, "WENGERT_THREADS": count},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for count in ("1", "2", "5")
+    ]
+    assert said[0].startswith("True ") and said[0] == said[1] == said[2]
 
 
 def test_integers_and_bools(on_every_backend):

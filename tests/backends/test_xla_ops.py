@@ -65,7 +65,7 @@ def run_both(name: str, attrs: dict[str, Any], args: list[Any]) -> tuple[list[An
     ours = [np.asarray(x) for x in XlaExecutable(module)(args)]
     words = [
         x.view(np.uint64).reshape(x.shape[:-1]) if r.type.dtype is KEY else x
-        for x, r in zip(ours, block.results)
+        for x, r in zip(ours, block.results, strict=True)
     ]
     return words, run(module, args)
 

@@ -173,12 +173,19 @@ def test_packed_and_split_keys_are_both_taken() -> None:
     np.testing.assert_array_equal(a, b)
 
 
-def test_f64_leaves_the_global_setting_alone() -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_f64_leaves_the_setting_alone(wide: bool) -> None:
+    """Whether JAX itself makes 64-bit numbers, before and after calls that work and that fail."""
     module = module_of([scalar(F64)], lambda b, x: b.exp(x))
-    (out,) = XlaExecutable(module)([np.float64(1)])
-    assert out.dtype == np.float64 and abs(float(out) - np.e) < 1e-15
-    assert not jax.config.read("jax_enable_x64")
-    assert jax.numpy.ones(()).dtype == np.float32
+    before = jax.config.read("jax_enable_x64")
+    with jax.enable_x64(wide):
+        (out,) = XlaExecutable(module)([np.float64(1)])
+        assert out.dtype == np.float64 and abs(float(out) - np.e) < 1e-15
+        assert jax.numpy.ones(()).dtype == (np.float64 if wide else np.float32)
+        with pytest.raises(ValueError, match="shorter"):
+            XlaExecutable(module)([])
+        assert jax.numpy.ones(()).dtype == (np.float64 if wide else np.float32)
+    assert jax.config.read("jax_enable_x64") == before
 
 
 def test_texts_show_both_levels() -> None:

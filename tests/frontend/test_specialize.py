@@ -96,7 +96,7 @@ fn f(x: f64[n], c: bool):
 """
     x = np.array(X)
     out = run(text, x=x, c=False)
-    for got, want in zip(out, (-x, x * [1, 2, 3], x / 3, x)):
+    for got, want in zip(out, (-x, x * [1, 2, 3], x / 3, x), strict=True):
         np.testing.assert_allclose(got, want)
         assert got.dtype == np.float64
 

@@ -117,7 +117,8 @@ def test_spliced_programs(seed: int) -> None:
         if any(op.name.startswith("diff.") for op in ops):
             continue
         arrays = [values.integers(0, 3, t.shape).astype(t.dtype.numpy) for t in TYPES.values()]
-        for array, value in zip(interpret(lowered.module, arrays), lowered.module.main.results):
+        found = interpret(lowered.module, arrays)
+        for array, value in zip(found, lowered.module.main.results, strict=True):
             assert array.shape == value.type.shape
             assert array.dtype == value.type.dtype.numpy
     assert min(outcomes.values()) > 5, outcomes

@@ -104,17 +104,29 @@ def test_rows_are_summed_along_memory(check_loops) -> None:
     assert reduce.attrs["simd"] == 0
 
 
+def test_stores_decide_what_is_vectorised_in_a_transposition(check_loops) -> None:
+    """The store runs along axis 1, the load along axis 0, each once."""
+    module = check_loops(
+        [(3, 4)], lambda b, x: b.transpose(b.exp(x), perm=(1, 0)), [RNG.normal(size=(3, 4))]
+    )
+    (nest,) = nests(module)
+    assert nest.attrs["dims"] == (4, 3)
+    assert nest.attrs["simd"] == 1
+
+
 def test_loads_of_a_reduction_decide_what_is_vectorised(check_loops) -> None:
     """The store runs along axis 1 once, the loads along axis 0 many times."""
 
     def make(b, x):
-        return b.transpose(b.reduce_sum(b.mul(x, x), axes=(1,)), perm=(1, 0))
+        turned = b.transpose(b.exp(x), perm=(2, 1, 0))
+        return b.reduce_sum(turned, axes=(1,))
 
     module = check_loops([(3, 5, 4)], make, [RNG.normal(size=(3, 5, 4))])
-    last = nests(module)[-1]
-    reduces = [op for op in walk(last.regions[0]) if op.name == "loop.reduce"]
-    if reduces:  # fused: the nest runs over [4, 3], its loads are contiguous along the first
-        assert last.attrs["simd"] == 0
+    (nest,) = nests(module)
+    assert nest.attrs["dims"] == (4, 3)
+    assert nest.attrs["simd"] == 0
+    (reduce,) = [op for op in walk(nest.regions[0]) if op.name == "loop.reduce"]
+    assert reduce.attrs["simd"] == -1
 
 
 def test_only_large_work_is_shared_among_threads() -> None:

@@ -53,6 +53,16 @@ def test_damaged_files_are_compiled_again(damage, cache, compiles):
     assert wg.compile(TEXT).f(X) == 20 and len(compiles) == 2
 
 
+def test_a_file_under_another_name_is_foreign(cache, compiles):
+    other = TEXT.replace("2.0", "3.0")
+    assert wg.compile(TEXT).f(X) == 20 and wg.compile(other).f(X) == 30
+    first, second = cache.glob("code-*")
+    data = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+    assert wg.compile(TEXT).f(X) == 20 and wg.compile(other).f(X) == 30 and len(compiles) == 4
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WENGERT_CACHE_DIR", str(tmp_path / "file"))
@@ -89,8 +99,9 @@ def test_saved_functions_run_without_their_source(tmp_path):
     np.testing.assert_array_equal(grad["w"], [0, 1, 2])
     with pytest.raises(wg.ArgumentError, match="shape"):
         loaded(p, np.arange(4.0))
-    with pytest.raises(wg.CallError):
-        loaded(p)
+    for args, named in (((p,), {}), ((p, X), {"x": X}), ((), {"p": p, "y": X})):
+        with pytest.raises(wg.CallError, match="does not take these arguments"):
+            loaded(*args, **named)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"WENGERT\x01" + bytes(60)])

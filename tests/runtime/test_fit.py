@@ -294,6 +294,25 @@ def test_saved_file_is_whole_or_absent(program: Any, tmp_path: Path) -> None:
         FitResult.load(path)
 
 
+def test_a_damaged_file_is_told_or_read_right(program: Any, tmp_path: Path) -> None:
+    path = tmp_path / "fit.npz"
+    result = wg.fit(program.loss, {"line": START}, steps=5, **problem())
+    result.save(path)
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    told = 0
+    for place in rng.integers(0, len(data), 300):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+        try:
+            again = FitResult.load(path)
+        except ArtifactError:
+            told += 1
+            continue
+        np.testing.assert_array_equal(again.losses, result.losses)
+        np.testing.assert_array_equal(again.params["line"]["w"], result.params["line"]["w"])
+        assert (again.steps, again.key, again.stopped) == (5, result.key, "steps")
+    assert told > 200
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -309,12 +328,32 @@ def test_saved_file_is_whole_or_absent(program: Any, tmp_path: Path) -> None:
         ({"samples": 4}, "no random key"),
         ({"y": np.zeros(40, np.float32), "line": START}, "both"),
         ({"z": 1.0}, "no parameter 'z'"),
+        ({"steps": True}, "steps is a count"),
+        ({"batch_size": True}, "batch_size"),
+        ({"batch_size": 4, "rows": 3}, "cannot use this rows"),
+        ({"optimizer": "adam"}, "cannot use this optimizer"),
+        ({"optimizer": wg.adam}, "cannot use this optimizer"),
+        ({"resume": "fit.npz"}, "cannot use this resume"),
+        ({"callback": 3}, "cannot use this callback"),
+        ({"data": [1.0]}, "cannot use this data"),
+        ({"tolerance": "small"}, "tolerance is a number"),
+        ({"tolerance": -1.0}, "tolerance must not be negative"),
+        ({"key": 3}, "not a random key"),
     ],
 )
 def test_bad_calls(program: Any, change: dict[str, Any], message: str) -> None:
     options: dict[str, Any] = {"params": {"line": START}, "steps": 1, **problem(), **change}
-    with pytest.raises(CallError, match=message):
+    with pytest.raises((CallError, wg.ArgumentError), match=message):
         wg.fit(program.loss, **options)
+
+
+def test_batch_size_and_rows_of_other_kinds(program: Any) -> None:
+    options = {"steps": 12, "optimizer": wg.adam(0.05), **problem()}
+    want = wg.fit(program.loss, {"line": START}, batch_size=8, rows=["x", "y"], **options)
+    found = wg.fit(program.loss, {"line": START}, batch_size=np.int64(8), **options)
+    np.testing.assert_array_equal(found.losses, want.losses)
+    f = wg.compile("fn f(u: real, row: real[n]): return u * sum(row)", backend="interp").f
+    assert wg.fit(f, {"u": 1.0}, row=np.ones(9), batch_size=3, rows="row", steps=2).losses[0] == 3
 
 
 def test_result_must_be_scalar(program: Any) -> None:

@@ -23,7 +23,7 @@ fn loss(w: real[d], x: real[n, d]) -> real:
 LONG = """
 import numpy as np, sys
 import wengert as wg
-loss = wg.load(sys.argv[1]).loss
+loss = wg.load(sys.argv[1], backend=sys.argv[3]).loss
 x = np.random.default_rng(0).normal(size=(64, 8)).astype("f")
 print("ready", flush=True)
 said = []
@@ -43,10 +43,11 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_ctrl_c_ends_a_run_with_its_result(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["llvm", "xla"])
+def test_ctrl_c_ends_a_run_with_its_result(source: Path, tmp_path: Path, backend: str) -> None:
     saved = tmp_path / "part.npz"
     run = subprocess.Popen(
-        [sys.executable, "-c", LONG, str(source), str(saved)],
+        [sys.executable, "-c", LONG, str(source), str(saved), backend],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -96,3 +97,17 @@ def test_command_line(source: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("200 steps in") and "w = [" in done.stdout
     result = FitResult.load(tmp_path / "out.npz")
     np.testing.assert_allclose(result.params["w"], 1, atol=0.05)
+
+
+def test_command_line_keeps_what_was_found(tmp_path: Path) -> None:
+    """A loss that becomes NaN, or a file that cannot be written, loses no work."""
+    (tmp_path / "f.wg").write_text("fn cliff(u: real) -> real: return log(u)\n")
+    command = [sys.executable, "-m", "wengert", "fit", str(tmp_path / "f.wg"), "cliff", "u=3"]
+    command += ["--rate", "0.5", "-o"]
+    found = tmp_path / "out.npz"
+    run = subprocess.run([*command, str(found)], capture_output=True, text=True)
+    assert run.returncode == 1 and "loss is nan" in run.stderr and str(found) in run.stderr
+    assert FitResult.load(found).params["u"] > 0
+    for target in (tmp_path / "nowhere" / "out.npz", tmp_path):
+        run = subprocess.run([*command, str(target)], capture_output=True, text=True)
+        assert run.returncode == 1 and run.stderr == f"cannot write {target}\n"

@@ -85,7 +85,7 @@ def test_fifty_steps_equal_optax(name: str) -> None:
         params, state = step(params, grads, state, i)
         moves, kept = update(tuple(grads), kept, theirs)
         theirs = optax.apply_updates(theirs, moves)
-    for a, b in zip(params, theirs):
+    for a, b in zip(params, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
@@ -156,6 +156,15 @@ def test_zero_gradients_with_clipping_move_nothing() -> None:
         lambda: schedules.piecewise((3,), (0.1,)),
         lambda: schedules.piecewise((5, 3), (0.1, 0.2, 0.3)),
         lambda: schedules.exponential_decay(0.1, -1.0, 5),
+        lambda: optimizers.adam(10**400),
+        lambda: optimizers.adam(eps="small"),
+        lambda: optimizers.sgd(clip="all"),
+        lambda: optimizers.momentum(momentum=None),
+        lambda: optimizers.adamw(weight_decay=float("inf")),
+        lambda: schedules.linear("a", "b", 5),
+        lambda: schedules.cosine_decay(0.1, "many"),
+        lambda: schedules.warmup_cosine(0.1, "a", 10),
+        lambda: schedules.constant(float("nan")),
     ],
 )
 def test_bad_settings(make: Callable[[], Any]) -> None:

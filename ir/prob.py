@@ -1,0 +1,174 @@
+"""The prob dialect: random choices, traces of programs, expectations. No backend sees it.
+
+A model, guide or objective is a function of the module whose body holds `prob.sample` ops. Keys
+are operands, so a program is a pure function of its key; `passes/densities.py` makes traces
+plain functions and `passes/estimators.py` choices, following their strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .core import Attrs, Block, Function, Module, Op, Value, walk
+from .errors import IRError
+from .opdef import OpDef, declare, need
+from .span import Span
+from .types import TensorType, Type
+
+
+def _given(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block]) -> list[Type]:
+    return list(attrs["types"])
+
+
+def _one(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block]) -> list[Type]:
+    need(len(attrs["types"]) == 1, "gives one value")
+    return list(attrs["types"])
+
+
+declare(
+    OpDef(
+        "prob.sample",
+        "a choice at address `at` from distribution `dist`: operands are its parameters, a key, "
+        "then the options of strategy `by`. Functions: `sampler` (parameters, key) -> value, "
+        "`density` (value, parameters) -> log density, `rule` (operands) -> loss, the strategy, "
+        "which calls the rest of the program by `prob.rest`. `biased` says why gradients are",
+        _one,
+        attrs=(
+            ("dist", "str"),
+            ("by", "str"),
+            ("at", "str"),
+            ("support", "str"),
+            ("biased", "str"),
+            ("sampler", "symbol"),
+            ("density", "symbol"),
+            ("rule", "symbol"),
+            ("types", "types"),
+        ),
+    )
+)
+
+declare(
+    OpDef(
+        "prob.rest",
+        "in a strategy: the loss that the rest of the program has for this value of the choice",
+        _one,
+        attrs=(("types", "types"),),
+        arity=1,
+    )
+)
+
+declare(
+    OpDef(
+        "prob.trace",
+        "run program `fn` with the choices `given` fixed: operands are its arguments, then these "
+        "choices; results are all its choices in order, what it returns, and the sum of the log "
+        "densities of the choices `scored`. `at` is the address of the whole in the program "
+        "around it",
+        _given,
+        attrs=(
+            ("fn", "symbol"),
+            ("at", "str"),
+            ("given", "strs"),
+            ("scored", "strs"),
+            ("types", "types"),
+        ),
+    )
+)
+
+declare(
+    OpDef(
+        "prob.expect",
+        "an unbiased estimate, with its gradient, of the expectation of what program `fn` returns",
+        _one,
+        attrs=(("fn", "symbol"), ("types", "types")),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice of a program: its address, `/` between nested ones, and what it can be.
+
+    type: of all its values; each loop around it adds a leading axis.
+    support: of the distribution, as declared; the first one where branches differ.
+    """
+
+    address: str
+    type: TensorType
+    support: str
+    span: Span | None
+
+
+def choices_of(module: Module, function: Function) -> list[Choice]:
+    """The choices that a program can make, in order; choices of one address in two branches
+    are one choice.
+
+    Raises IRError, at the second place, where one run would make two choices at an address.
+    """
+    found: dict[str, Choice] = {}
+    for choice in _block_choices(module, function.body):
+        _add(found, choice)
+    return list(found.values())
+
+
+def _add(found: dict[str, Choice], choice: Choice) -> None:
+    if choice.address in found:
+        first = found[choice.address].span
+        raise IRError(
+            f"two choices have the address '{choice.address}'",
+            choice.span,
+            hint=f"the first is at {first}; give one of them another name",
+        )
+    found[choice.address] = choice
+
+
+def op_choices(module: Module, op: Op) -> list[Choice]:
+    """The choices that one op of a program makes, its regions included."""
+    match op.name:
+        case "prob.sample":
+            (type,) = op.attrs["types"]
+            return [Choice(op.attrs["at"], type, op.attrs["support"], op.span)]
+        case "prob.trace" if op.attrs["at"]:
+            inner = choices_of(module, module.functions[op.attrs["fn"]])
+            at = op.attrs["at"]
+            return [Choice(f"{at}/{c.address}", c.type, c.support, op.span) for c in inner]
+        case "for":
+            trips = op.attrs["trips"]
+            return [
+                Choice(c.address, c.type.with_shape((trips, *c.type.shape)), c.support, c.span)
+                for c in _block_choices(module, op.regions[0])
+            ]
+        case "if" | "switch":
+            return _branch_choices(module, op)
+        case "while" if any(has_choices(r) for r in op.regions):
+            raise IRError("a 'while' loop cannot make choices: their number is not known", op.span)
+    return []
+
+
+def _block_choices(module: Module, block: Block) -> Iterator[Choice]:
+    for op in block.ops:
+        yield from op_choices(module, op)
+
+
+def _branch_choices(module: Module, op: Op) -> list[Choice]:
+    joined: dict[str, Choice] = {}
+    for region in op.regions:
+        branch: dict[str, Choice] = {}
+        for choice in _block_choices(module, region):
+            _add(branch, choice)
+        for address, choice in branch.items():
+            known = joined.setdefault(address, choice)
+            if known.type != choice.type:
+                raise IRError(
+                    f"the branches choose '{address}' of different types",
+                    choice.span,
+                    expected=str(known.type),
+                    found=str(choice.type),
+                )
+    return list(joined.values())
+
+
+def has_choices(block: Block) -> bool:
+    """Whether a choice is made in `block` or a region of it."""
+    return any(op.name in ("prob.sample", "prob.trace") for op in walk(block))
