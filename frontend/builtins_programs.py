@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..ir.core import Value
 from ..ir.span import Span
 from ..ir.types import U32, TensorType
-from . import distributions, programs
+from . import assess, distributions, programs
 from .builtin_table import builtin
 from .builtins_random import one_key
 from .type_errors import AddressMistake, CallMistake, SupportMistake, TypeMistake
@@ -23,6 +23,7 @@ from .values import (
     Trace,
     Tuple,
     describe,
+    is_none,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +65,25 @@ def _any_key(low: Lowering) -> Value:
     """A key for a program all of whose choices are given."""
     zero = low.b.const(0, U32)
     return low.b.key_make(zero, zero)
+
+
+@builtin("assess(program, given, free=None)", program=True)
+def _assess_some(
+    low: Lowering, span: Span, program: Staged, given: Staged, free: Staged
+) -> Staged:
+    """A trace of a model from some choices and numbers for others; the rest is summed out.
+
+    given: choices by address. free: numbers without constraint, which are mapped onto the supports
+    of the choices (bijectors.wg). The score has the log determinants of these maps; choices left
+    out must have finitely many values, and are summed over all of them.
+    """
+    if not isinstance(program, ProgramCall):
+        raise _no_program(program, span)
+    trace = assess.assess(low, program, given, None if is_none(free) else free, span)
+    what = f"the {program.function.decl.kind} '{program.function.decl.name}'"
+    if isinstance(given, Trace | Record):
+        _check_supports(given, trace.supports, what, span)
+    return trace
 
 
 _WITHIN: dict[str, tuple[str, ...]] = {

@@ -54,6 +54,10 @@ MOST_VALUES = 4096  # of a choice that is enumerated
 DEFAULTS = ("reparam", "implicit", "reinforce")  # strategies of a choice that names none
 
 
+class TooManyValues(StrategyMistake):
+    """A choice with more joint values than can be enumerated."""
+
+
 # Parameters
 
 
@@ -185,8 +189,9 @@ def _mapped(
     rows += [bound[n] for n in streamed]
 
     def body(inner: Lowering, element: Staged, _: list[Staged]) -> tuple[list[Staged], Staged]:
-        assert isinstance(element, Tuple) and isinstance(element.items[0], Tuple)
+        assert isinstance(element, Tuple)
         row, index = element.items
+        assert isinstance(row, Tuple)
         values = dict(zip([*names, *streamed], row.items))
         one = Dist(dist.decl, dist.module, dist.parameters | {n: values[n] for n in names})
         args = bound | {n: values[n] for n in streamed}
@@ -218,7 +223,7 @@ def all_values(low: Lowering, dist: Dist, span: Span) -> Staged:
     batch = _batch_shape(dist)
     size, count = math.prod(batch), low.a.type(values).shape[0]
     if count**size > MOST_VALUES:
-        raise StrategyMistake(
+        raise TooManyValues(
             f"this choice from '{dist.decl.name}' has too many values to enumerate",
             span,
             expected=f"at most {MOST_VALUES}",
@@ -470,7 +475,8 @@ def rule(low: Lowering, dist: Dist, strategy: Strategy, span: Span) -> tuple[str
             )
         return Tensor(x)
 
-    arguments = [("", dist), ("key", _a_key()), *zip(names, strategy.options.values())]
+    arguments: list[tuple[str, Staged]] = [("", dist), ("key", _a_key())]
+    arguments += [*zip(names, strategy.options.values())]
     key = (_identity(dist), strategy.function.module.path, strategy.name)
     stem = f"{dist.decl.name}_{strategy.name}"
     made = outlined(low, stem, key, arguments, write, span)

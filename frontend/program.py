@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,13 @@ def compile_text(text: str, path: str = "<text>") -> Program:
     if loader.errors:
         raise loader.errors[0] if len(loader.errors) == 1 else ErrorGroup(loader.errors)
     return Program(main, loader.sources)
+
+
+@functools.cache
+def library(name: str) -> SourceModule:
+    """A file of the standard library on its own, read once."""
+    text = (importlib.resources.files("wengert.stdlib") / f"{name}.wg").read_text("utf-8")
+    return compile_text(text, f"<stdlib>/{name}.wg").main
 
 
 def register_sources(program: Program) -> None:

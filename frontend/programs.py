@@ -78,11 +78,8 @@ def _program_function(low: Lowering, expr: s.Expr) -> Staged:
 
 def known_distribution(low: Lowering, name: str) -> DistributionType | None:
     """The distribution that a file knows as `name`: its own or the library's."""
-    if name in low.module.declarations:
-        homes = (low.module,)
-    else:
-        homes = low.module.prelude
-    for home in homes:
+    own = name in low.module.declarations
+    for home in (low.module,) if own else low.module.prelude:
         decl = home.declarations.get(name)
         if isinstance(decl, s.DistributionDecl):
             return DistributionType(decl, home)
@@ -152,10 +149,10 @@ def derived(low: Lowering, expr: s.Call, name: str) -> Derived:
     """
     draw = library_function(low, f"{name}_draw", expr.span)
     density = library_function(low, f"{name}_logpdf", expr.span)
-    first, *rest = [a for a in expr.arguments if a.name is None] or [None]
-    if first is None:
+    given = [a for a in expr.arguments if a.name is None]
+    if not given:
         raise CallMistake(f"'{name}' takes a program first", expr.span)
-    args = [program(low, first.value), *(_option(low, a) for a in rest)]
+    args = [program(low, given[0].value), *(_option(low, a) for a in given[1:])]
     named = {a.name: _option(low, a) for a in expr.arguments if a.name is not None}
     by = named.pop("by", args.pop() if len(args) == 3 else Record("", {}))
     if not isinstance(by, Record):
@@ -315,6 +312,7 @@ def sample(low: Lowering, dist: Dist, by: s.Expr | None, key: Value, at: str, sp
     for name, option in strategy.options.items():
         strategy.options[name] = low.a.materialise(option, span) if _is_float(option) else option
     sampler = distributions.sampler(low, dist, span)
+    low.session.dists.setdefault(sampler.name, dist)
     rule, type = distributions.rule(low, dist, strategy, span)
     density = distributions.density(low, dist, type, span)
     low.b.span = span

@@ -18,6 +18,7 @@ from .lower import Lowering
 from .signatures import Sizes, annotated
 from .type_errors import Mistake, Poisoned, RecursionMistake, TypeMistake
 from .values import (
+    Dist,
     DistributionType,
     ModuleRef,
     RecordType,
@@ -62,6 +63,7 @@ class Session:
         self.rules: dict[Any, dict[str, str]] = {}
         self.outlined: dict[Any, Any] = {}  # functions of distributions, see distributions.py
         self.chosen: dict[str, list[TensorType]] = {}  # what strategies pass on, by their name
+        self.dists: dict[str, Dist] = {}  # what samplers draw from, by their name
         self.stack: list[Frame] = []
         self.constants: dict[tuple[str, str], Static] = {}
 

@@ -428,8 +428,8 @@ def key_of(value: Staged) -> Any:
         case Derived(name, _, _, fields):
             return _keyed(("derived", name), fields)
         case Trace(choices, score, result, supports):
-            parts = {"choices": choices, "score": score, "value": result}
-            return _keyed(("trace", tuple(supports.items())), parts)
+            inside = {"choices": choices, "score": score, "value": result}
+            return _keyed(("trace", tuple(supports.items())), inside)
     return None
 
 

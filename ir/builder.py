@@ -20,6 +20,7 @@ _DEFAULTS: dict[str, Any] = {
     "str": "",
     "symbol": "",
     "strs": (),
+    "symbols": (),
     "ints": (),
 }
 
@@ -57,7 +58,7 @@ class Builder:
         full = {}
         for key, kind in definition.attrs:
             value = attrs.pop(key, _DEFAULTS.get(kind))
-            full[key] = tuple(value) if kind in ("ints", "strs", "types") else value
+            full[key] = tuple(value) if kind in ("ints", "strs", "symbols", "types") else value
         if attrs:
             raise TypeError(f"op {name} has no attribute {sorted(attrs)}")
         if definition.arity is not None and len(operands) != definition.arity:

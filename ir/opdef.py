@@ -32,7 +32,7 @@ class OpDef:
     reference: NumPy semantics `f(attrs, *arrays) -> array or tuple`; None for ops whose
         meaning is structural (regions, calls), which the interpreter knows itself.
     attrs: names of the attributes the op takes, in printing order, with their kinds:
-        "int", "ints", "bool", "float", "str", "strs", "dtype", "type", "symbol", "array".
+        "int", "ints", "bool", "float", "str", "strs", "dtype", "type", "symbol", "symbols", "array".
     arity: number of operands; None for any.
     regions: names of the regions, as printed; "*" marks any number.
     elementwise: same shape in and out, each element on its own.
@@ -121,5 +121,7 @@ def need(condition: bool, message: str) -> None:
 
 def symbols(op: Op) -> list[str]:
     """The functions that an op names."""
-    named = (op.attrs.get(k) for k, kind in OPS[op.name].attrs if kind == "symbol")
+    kinds = OPS[op.name].attrs
+    named = [op.attrs.get(k) for k, kind in kinds if kind == "symbol"]
+    named += [name for k, kind in kinds if kind == "symbols" for name in op.attrs.get(k, ())]
     return [name for name in named if name]

@@ -144,7 +144,7 @@ class _Reader:
                 out[name] = types
             elif name in given:
                 value = given.pop(name)
-                out[name] = tuple(value) if kind in ("ints", "strs") else value
+                out[name] = tuple(value) if kind in ("ints", "strs", "symbols") else value
             else:
                 out[name] = attribute_default(kind)
         if given:

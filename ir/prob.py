@@ -7,7 +7,7 @@ plain functions and `passes/estimators.py` choices, following their strategies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .core import Attrs, Block, Function, Module, Op, Value, walk
@@ -86,6 +86,28 @@ declare(
 )
 
 
+declare(
+    OpDef(
+        "prob.assess",
+        "the log density of choices under program `fn`. Operands: its arguments, the choices `given`, "
+        "numbers for the choices `free`, and for each of the samplers `listed` all values that it "
+        "draws, on a first axis. Results: the free choices, and the log density. What the samplers "
+        "`mapped` draw is made of numbers by `maps`, (numbers, parameters) -> (choice, log "
+        "determinant). Other choices are summed over the values listed",
+        _given,
+        attrs=(
+            ("fn", "symbol"),
+            ("given", "strs"),
+            ("free", "strs"),
+            ("listed", "strs"),
+            ("mapped", "strs"),
+            ("maps", "symbols"),
+            ("types", "types"),
+        ),
+    )
+)
+
+
 @dataclass(frozen=True)
 class Choice:
     """A choice of a program: its address, `/` between nested ones, and what it can be.
@@ -98,6 +120,20 @@ class Choice:
     type: TensorType
     support: str
     span: Span | None
+
+
+# Supports that unconstrained numbers are mapped onto (stdlib/supports.wg), each with the shape of
+# the numbers for a choice of a shape.
+FREE_SHAPES: dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = {
+    **dict.fromkeys(("real", "positive", "unit", "interval", "circle"), lambda shape: shape),
+    "simplex": lambda shape: (*shape[:-1], shape[-1] - 1),
+    "correlation_cholesky": lambda shape: (*shape[:-2], shape[-1] * (shape[-1] - 1) // 2),
+}
+
+
+def free_type(choice: Choice) -> TensorType:
+    """The type of the unconstrained numbers for a choice."""
+    return choice.type.with_shape(FREE_SHAPES[choice.support](choice.type.shape))
 
 
 def choices_of(module: Module, function: Function) -> list[Choice]:
@@ -167,6 +203,16 @@ def _branch_choices(module: Module, op: Op) -> list[Choice]:
                     found=str(choice.type),
                 )
     return list(joined.values())
+
+
+def sample_sites(module: Module, function: Function) -> Iterator[tuple[str, Op]]:
+    """Every `prob.sample` that makes a choice of a program, with the address of the choice."""
+    for op in walk(function.body):
+        if op.name == "prob.sample":
+            yield op.attrs["at"], op
+        elif op.name == "prob.trace" and op.attrs["at"]:
+            for address, site in sample_sites(module, module.functions[op.attrs["fn"]]):
+                yield f"{op.attrs['at']}/{address}", site
 
 
 def has_choices(block: Block) -> bool:

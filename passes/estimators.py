@@ -200,7 +200,10 @@ class _Expansion(_Plain):
             if self.in_place(op):
                 so_far = so_far.then(b, self.expand_in_place(op, env, b))
                 continue
-            after: Finish = lambda b, env, i=i: self.run(ops, i + 1, env, b, finish)  # noqa: E731
+
+            def after(b: Builder, env: Env, i: int = i) -> Value:
+                return self.run(ops, i + 1, env, b, finish)
+
             return so_far.apply(b, self.expand_around(op, env, b, after))
         return so_far.apply(b, finish(b, env))
 

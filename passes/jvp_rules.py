@@ -135,8 +135,12 @@ def _mul(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
 
 @JVP.register("div")
 def _div(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
-    left = None if ts[0] is None else b.div(ts[0], xs[1])
-    right = None if ts[1] is None else b.mul(ts[1], b.neg(b.div(ys[0], xs[1])))
+    """By the reciprocal: one division serves both sides, and none is left where y is fixed."""
+    if ts[0] is None and ts[1] is None:
+        return [None]
+    reciprocal = b.div(b.const(1.0, xs[1]), xs[1])
+    left = None if ts[0] is None else b.mul(ts[0], reciprocal)
+    right = None if ts[1] is None else b.mul(ts[1], b.neg(b.mul(ys[0], reciprocal)))
     return [add(b, left, right)]
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ..ir.builder import Builder, function_block
 from ..ir.core import Block, Function, Module, Value
 from ..ir.random import fold_in, permutation
-from ..ir.types import I32, KEY, DType, TensorType, scalar
+from ..ir.types import I32, KEY, U32, DType, TensorType, scalar
+from ..passes.split_keys import split_keys
 from .optimizers import Optimizer
 
 SHUFFLE_STREAM = 1  # folded into the fit's key for the permutations...
@@ -69,16 +70,16 @@ def build_loop(module: Module, plan: Plan) -> Module:
     split = len(trained) + len(state)
     key, first, count = block.params[split : split + 3]
     data = dict(zip(fixed, block.params[split + 3 :]))
-    loop = _Loop(module, plan, b, key, first, data)
+    result = Module(dict(module.functions), module.entry)
+    loop = _Loop(result, plan, b, key, first, data)
     losses = b.zeros(TensorType(loop.value_type.dtype, (plan.capacity,)))
     carries = [b.const(0, I32), losses, *block.params[:split], *loop.first_order()]
     out = b.op(
         "while", carries, [_condition(carries, count), loop.body(carries)], max_trips=plan.capacity
     )
     block.results = [*out[2 : 2 + split], out[1]]
-    name = module.fresh_name(f"{module.entry}_fit")
-    result = Module(dict(module.functions), name)
-    result.add(Function(name, block, module.main.span))
+    result.entry = result.fresh_name(f"{module.entry}_fit")
+    result.add(Function(result.entry, block, module.main.span))
     return result
 
 
@@ -106,6 +107,7 @@ class _Loop:
         data: dict[int, Value],
     ) -> None:
         self.main = module.main
+        self.called = self.main
         self.plan = plan
         self.outer = outer
         self.first = first
@@ -114,6 +116,27 @@ class _Loop:
         self.step_key = fold_in(outer, key, outer.const(STEP_STREAM, I32)) if plan.keys else key
         self.order_key = fold_in(outer, key, outer.const(SHUFFLE_STREAM, I32))
         self.per_epoch = plan.total // plan.batch if plan.batch else 0
+        self.ahead: list[Value] = []  # the keys of every step that a call may run
+        found = split_keys(self.main, plan.keys) if plan.keys else None
+        if found is not None:
+            self.called, derivation = found
+            self.ahead = derivation.many(outer, self._step_keys())
+            module.add(self.called)
+
+    def _step_keys(self) -> list[Value]:
+        """For each key parameter, the keys of the steps from `first`, `[capacity]`."""
+        b, shape = self.outer, (self.plan.capacity,)
+        steps = b.iota(type=TensorType(I32, shape), axis=0)
+        steps = b.add(steps, b.broadcast(self.first, shape=shape, axes=()))
+        fresh = self._folded(b, b.broadcast(self.step_key, shape=shape, axes=()), steps)
+        if len(self.plan.keys) == 1:
+            return [fresh]
+        return [self._folded(b, fresh, b.const(i, steps)) for i in range(len(self.plan.keys))]
+
+    def _folded(self, b: Builder, keys: Value, numbers: Value) -> Value:
+        """`fold_in` of arrays."""
+        word = b.bitcast(numbers, dtype=U32)
+        return b.threefry(keys, b.key_make(b.const(0, word), word))
 
     def order(self, b: Builder, step: Value) -> Value:
         """The order of the rows in the epoch of `step`."""
@@ -140,7 +163,7 @@ class _Loop:
         if order:
             order = [self._reshuffled(b, step, order[0])]
             data |= self._minibatch(b, step, order[0])
-        value, grads = self._gradient(b, step, trained, data)
+        value, grads = self._gradient(b, step, trip, trained, data)
         count = b.convert(step, dtype=self._widest(trained))
         trained, state = self.plan.optimizer.update(b, trained, grads, state, count)
         losses = b.dynamic_update(losses, b.reshape(value, shape=(1,)), trip)
@@ -152,17 +175,24 @@ class _Loop:
         return max((Builder.type(v).dtype for v in trained), key=lambda t: t.itemsize)
 
     def _gradient(
-        self, b: Builder, step: Value, trained: Sequence[Value], data: dict[int, Value]
+        self,
+        b: Builder,
+        step: Value,
+        trip: Value,
+        trained: Sequence[Value],
+        data: dict[int, Value],
     ) -> tuple[Value, list[Value]]:
         given = data | dict(zip(self.plan.trained, trained))
-        if self.plan.keys:
+        if self.plan.keys and not self.ahead:
             fresh = fold_in(b, self.step_key, step)
             many = len(self.plan.keys) > 1
             for number, position in enumerate(self.plan.keys):
                 given[position] = fold_in(b, fresh, b.const(number, I32)) if many else fresh
-        args = [given[i] for i in range(len(self.main.params))]
-        types = tuple(r.type for r in self.main.results)
-        value, *grads = b.op("call", args, fn=self.main.name, types=types)
+        args = [given[i] for i in sorted(given)]
+        for keys in self.ahead:
+            args.append(b.reshape(b.dynamic_slice(keys, trip, sizes=(1,)), shape=()))
+        types = tuple(r.type for r in self.called.results)
+        value, *grads = b.op("call", args, fn=self.called.name, types=types)
         return value, [b.neg(g) for g in grads] if self.plan.maximize else grads
 
     def _reshuffled(self, b: Builder, step: Value, order: Value) -> Value:

@@ -167,7 +167,9 @@ class CompiledFunction:
             out = asked(*args, key=key, **kwargs)
         else:
             keys = split_key(key, check_samples(samples))
-            shared = {p.name: None for p in self.decl.parameters if p.name != "key"}
+            shared: dict[str, int | None] = {
+                p.name: None for p in self.decl.parameters if p.name != "key"
+            }
             out = asked.batched(*args, key=keys, axes=shared, **kwargs)
         return Simulated(out["choices"], out["score"], out["value"])
 

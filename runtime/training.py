@@ -27,7 +27,7 @@ from .schedules import number
 from .specialization import Specialization
 from .values import Array, Place, describe, key_array, to_python, unflatten
 
-CAPACITY = 8192  # steps that one call of the compiled loop can run at most
+CAPACITY = 2048  # steps that one call of the compiled loop can run at most
 _LOOPS: WeakKeyDictionary[Specialization, dict[Any, Executable]] = WeakKeyDictionary()
 
 

@@ -8,7 +8,7 @@ these intervals. What has no formula here calls the C library lane by lane (`lib
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.ir as ll
@@ -327,7 +327,7 @@ def libm(b: ll.IRBuilder, name: str, *args: Any) -> Any:
 # sqrt(w) - centre further out. The shape of the formula is that of Giles ("Approximating the
 # erfinv function", GPU Computing Gems 2011); the coefficients are Chebyshev interpolants of our
 # own, computed with 50 digits: relative error 1.1e-7 in f32, 8e-16 in f64, before rounding.
-_ERFINV32 = (
+_ERFINV32: tuple[Sequence[float], ...] = (
     (
         4.671932285482683e-10,
         -8.739010404212877e-09,
@@ -355,7 +355,7 @@ _ERFINV32 = (
         3.0336365699768066,
     ),
 )
-_ERFINV64 = (
+_ERFINV64: tuple[Sequence[float], ...] = (
     (
         -2.362369698566107e-22,
         -1.6787330615256773e-19,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import llvmlite.ir as ll
@@ -147,7 +148,7 @@ class Num:
         """Whether it is NaN."""
         return self.b.fcmp_unordered("uno", self.value, self.value)
 
-    def poly(self, coefficients: list[float]) -> Num:
+    def poly(self, coefficients: Sequence[float]) -> Num:
         """The polynomial with these coefficients, highest first, by Horner's rule."""
         out = self._new(constant(self.value, coefficients[0]))
         for c in coefficients[1:]:

@@ -14,6 +14,7 @@ from .emit import HUGE_BODY, Emitter, Val, rule, scalar_dtype, widest_float
 from .lanes import INT32, INT64, POINTER, REGISTER, VOID, constant, vector
 from .scalar_ops import EMIT
 
+CHAINS = ("threefry",)  # ops that are one long chain of dependent instructions
 STEPS_A_TASK = 256  # vector loops of one dim are shared in runs of this many elements
 
 
@@ -59,7 +60,9 @@ class Nest:
         if self.simd < 0 or self.dims[self.simd] < 2:
             return 0
         width = self.e.register_bytes // widest_float(self.body)
-        if len(self.body.ops) > HUGE_BODY:
+        if any(op.name in CHAINS for op in self.body.ops):
+            width *= 4  # several vectors at once hide how long each waits for itself
+        elif len(self.body.ops) > HUGE_BODY:
             width *= 2
         return int(min(width, 2 ** int(math.log2(self.dims[self.simd]))))
 

@@ -124,7 +124,7 @@ def _extreme(op: str) -> tuple[Rule, Rule]:
         return b.select(nan, x, wins)  # a NaN in y fails the comparison, which gives y
 
     def ints(b: ll.IRBuilder, t: DType, x: Any, y: Any) -> Any:
-        compare = b.icmp_unsigned if t is U32 else b.icmp_signed
+        compare = b.icmp_unsigned if t in (U32, BOOL) else b.icmp_signed  # true is -1 if signed
         return b.select(compare(op, x, y), x, y)
 
     return floats, ints

@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+import wengert as wg
+
 X = np.random.default_rng(0).uniform(0.3, 1.5, 5)
 Y = np.random.default_rng(1).uniform(0.3, 1.5, (5, 4))
 
@@ -208,3 +210,12 @@ def test_empty_arrays(on_every_backend):
     text = "fn f(x: real[n, m]): return {s: sum(x), t: x * 2.0, p: x.T @ x, c: cumsum(x)}"
     out = on_every_backend(text, "f", np.zeros((0, 3)))
     assert out["s"] == 0 and out["t"].shape == (0, 3) and out["p"].shape == (3, 3)
+
+
+def test_extremes_of_bools() -> None:
+    """True is the larger one, also where a machine would read it as -1."""
+    text = "fn f(x: real[n]): return any(x > 4.0), all(x > 0.0)\n"
+    x = np.linspace(0.5, 9.0, 37)
+    for backend in ("interp", "llvm", "xla"):
+        some, every = wg.compile(text, backend=backend).f(x)
+        assert bool(some) and bool(every)
