@@ -13,7 +13,7 @@ from ..ir.span import Span
 from ..ir.types import U32, TensorType
 from . import distributions, programs
 from . import syntax as s
-from .type_errors import AddressMistake, SupportMistake
+from .type_errors import AddressMistake, StrategyMistake, SupportMistake
 from .values import Dist, ProgramCall, Staged, Tensor, Trace, Tuple, UserFunction
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _supports() -> SourceModule:
     """The library's maps onto supports."""
     from .program import library
 
-    return library("supports")
+    return library("supports").main
 
 
 class _Assessment:
@@ -99,7 +99,7 @@ class _Assessment:
         low, b = self.low, self.low.b
         summed = [c for c in self.made if c.address not in fixed and c.address not in free]
         listed = self._values(summed, list(fixed) + list(free))
-        maps = {s.attrs["sampler"]: self._map(s, free[a]) for a in free for s in self.sites[a]}
+        maps = {site.attrs["sampler"]: self._map(site) for a in free for site in self.sites[a]}
         zero = b.const(0, U32)
         arguments = programs.operands(self.call, b.key_make(zero, zero))
         types = {c.address: c.type for c in self.made}
@@ -134,7 +134,7 @@ class _Assessment:
         assert isinstance(out, Tuple)
         return [low.a.tensor(v, self.span, low.session.real) for v in out.items]
 
-    def _map(self, site: Op, stacked: Value) -> str:
+    def _map(self, site: Op) -> str:
         """(numbers, parameters) -> (choice, log determinant), for one run of a site."""
         dist, (type,) = self.dist(site), site.attrs["types"]
         support = dist.decl.support
@@ -147,9 +147,7 @@ class _Assessment:
             given = [u, *(names.expr(e) for e in bounds)]
             return Tuple(tuple(map(Tensor, self._onto(inner, site.attrs["support"], given))))
 
-        shape = self.low.a.type(stacked).shape
-        free = free_type(Choice("", type, site.attrs["support"], None))
-        u = Value(free.with_shape(shape[len(shape) - free.rank :]), "u")
+        u = Value(free_type(Choice("", type, site.attrs["support"], None)), "u")
         key = (dist.module.path, dist.decl.name)
         arguments = [("u", Tensor(u)), ("", dist)]
         stem = f"{dist.decl.name}_map"
@@ -178,7 +176,7 @@ class _Assessment:
         dist = Dist(pattern.decl, pattern.module, zeros)
         try:
             values = distributions.all_values(low, dist, self.span)
-        except distributions.TooManyValues as error:
+        except StrategyMistake as error:
             raise AddressMistake(
                 f"'{choice.address}' has too many values to be summed out",
                 self.span,

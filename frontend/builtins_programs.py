@@ -68,9 +68,7 @@ def _any_key(low: Lowering) -> Value:
 
 
 @builtin("assess(program, given, free=None)", program=True)
-def _assess_some(
-    low: Lowering, span: Span, program: Staged, given: Staged, free: Staged
-) -> Staged:
+def _assess_some(low: Lowering, span: Span, program: Staged, given: Staged, free: Staged) -> Staged:
     """A trace of a model from some choices and numbers for others; the rest is summed out.
 
     given: choices by address. free: numbers without constraint, which are mapped onto the supports
@@ -110,6 +108,14 @@ def _check_supports(
                 span,
                 hint="the density is zero where the supports differ, so no gradient is right there",
             )
+
+
+@builtin("each_logpdf(distribution, x)", program=True)
+def _each_logpdf(low: Lowering, span: Span, distribution: Staged, x: Staged) -> Staged:
+    """Log densities of the elements of x, one for each element of a distribution's parameters."""
+    if not isinstance(distribution, Dist):
+        raise _no_program(distribution, span)
+    return distributions.log_densities(low, distribution, x, span)
 
 
 @builtin("score(trace)")

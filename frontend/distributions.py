@@ -54,10 +54,6 @@ MOST_VALUES = 4096  # of a choice that is enumerated
 DEFAULTS = ("reparam", "implicit", "reinforce")  # strategies of a choice that names none
 
 
-class TooManyValues(StrategyMistake):
-    """A choice with more joint values than can be enumerated."""
-
-
 # Parameters
 
 
@@ -157,15 +153,24 @@ def call_method(
     span: Span,
 ) -> Staged:
     """`d.name(args)`: log densities are summed over the batch."""
+    if name == "logpdf":
+        (x,) = (*args, *named.values())
+        total = low.a.tensor(log_densities(low, dist, x, span), span, low.session.real)
+        axes = tuple(range(low.a.type(total).rank))
+        return Tensor(low.b.reduce_sum(total, axes=axes) if axes else total)
     decl = dist.decl.method(name)
     assert decl is not None
     bound = bind(low, f"{dist.decl.name}.{name}", decl.parameters, args, named, span, dist.module)
-    result = _mapped(low, dist, decl, bound, span)
-    if name == "logpdf":
-        total = low.a.tensor(result, span, low.session.real)
-        axes = tuple(range(low.a.type(total).rank))
-        return Tensor(low.b.reduce_sum(total, axes=axes) if axes else total)
-    return result
+    return _mapped(low, dist, decl, bound, span)
+
+
+def log_densities(low: Lowering, dist: Dist, x: Staged, span: Span) -> Staged:
+    """The log densities of the elements of x, one for each element of a batch."""
+    decl = dist.decl.method("logpdf")
+    assert decl is not None
+    name = f"{dist.decl.name}.logpdf"
+    bound = bind(low, name, decl.parameters, [x], {}, span, dist.module)
+    return _mapped(low, dist, decl, bound, span)
 
 
 def _batch(dist: Dist) -> int:
@@ -183,7 +188,7 @@ def _mapped(
     trips = _batch(dist)
     if not trips:
         return _run(low, dist, decl, bound, span)
-    names = [n for n, v in dist.parameters.items() if isinstance(v, Tensor)]
+    names = [n for n, v in dist.parameters.items() if isinstance(v, Tensor | Dist)]
     rows = [dist.parameters[n] for n in names]
     streamed = [n for n in bound if n == "x"]
     rows += [bound[n] for n in streamed]
@@ -223,7 +228,7 @@ def all_values(low: Lowering, dist: Dist, span: Span) -> Staged:
     batch = _batch_shape(dist)
     size, count = math.prod(batch), low.a.type(values).shape[0]
     if count**size > MOST_VALUES:
-        raise TooManyValues(
+        raise StrategyMistake(
             f"this choice from '{dist.decl.name}' has too many values to enumerate",
             span,
             expected=f"at most {MOST_VALUES}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,9 +70,16 @@ def load(path: str) -> Program:
     return compile_text(read_source(Path(path), None), str(path))
 
 
-def compile_text(text: str, path: str = "<text>") -> Program:
-    """A program from text; imports are looked up beside `path`, then in the standard library."""
+def compile_text(
+    text: str, path: str = "<text>", known: Mapping[str, Program] | None = None
+) -> Program:
+    """A program from text; imports are looked up beside `path`, then in the standard library.
+
+    known: programs that are there already, by the path that an import of theirs would have.
+    """
     loader = _Loader()
+    for name, program in (known or {}).items():
+        loader.know(name, program)
     try:
         with deep_stack():
             main = loader.module(path, text, ())
@@ -83,10 +91,10 @@ def compile_text(text: str, path: str = "<text>") -> Program:
 
 
 @functools.cache
-def library(name: str) -> SourceModule:
+def library(name: str) -> Program:
     """A file of the standard library on its own, read once."""
     text = (importlib.resources.files("wengert.stdlib") / f"{name}.wg").read_text("utf-8")
-    return compile_text(text, f"<stdlib>/{name}.wg").main
+    return compile_text(text, f"<stdlib>/{name}.wg")
 
 
 def register_sources(program: Program) -> None:
@@ -141,8 +149,20 @@ def asked_of(decl: syntax.Decl) -> list[syntax.FunctionDecl]:
 class _Loader:
     def __init__(self) -> None:
         self.modules: dict[str, SourceModule] = {}
+        self.known: dict[str, SourceModule] = {}
         self.sources: dict[str, str] = {}
         self.errors: list[WengertError] = []
+
+    def know(self, name: str, program: Program) -> None:
+        """Let `import "name"` find a program, and share the files that it was made of."""
+        self.sources |= program.sources
+        self.known[name] = program.main
+        pending = [program.main]
+        while pending:
+            module = pending.pop()
+            if module.path not in self.modules:
+                self.modules[module.path] = module
+                pending += [*module.imports.values(), *module.prelude]
 
     def module(self, path: str, text: str, above: tuple[str, ...]) -> SourceModule:
         """Parse one file, then its imports, then resolve its names."""
@@ -195,6 +215,8 @@ class _Loader:
     def _import(
         self, decl: syntax.ImportDecl, importer: str, above: tuple[str, ...]
     ) -> SourceModule:
+        if decl.path in self.known:
+            return self.known[decl.path]
         path, text = self._find(decl, importer)
         if path in above:
             chain = " -> ".join([*above[above.index(path) :], path])

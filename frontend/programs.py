@@ -59,13 +59,27 @@ def program(low: Lowering, expr: s.Expr) -> Staged:
         if isinstance(expr.function, s.Name) and expr.function.name in DERIVED:
             return low.expr(expr)
         function = _program_function(low, expr.function)
-        args = [low.expr(a.value) for a in expr.arguments if a.name is None]
-        named = {a.name: low.expr(a.value) for a in expr.arguments if a.name is not None}
+        inner = _program_parameters(function)
+        given = [a.value for a in expr.arguments if a.name is None]
+        args = [program(low, a) if i in inner else low.expr(a) for i, a in enumerate(given)]
+        named = {
+            a.name: program(low, a.value) if a.name in inner else low.expr(a.value)
+            for a in expr.arguments
+            if a.name is not None
+        }
         low.b.span = expr.span
         if isinstance(function, UserFunction) and function.decl.kind in s.PROGRAM_KINDS:
             return suspended(low, function, args, named, expr.span)
         return low.apply(function, args, named, expr.span)
     return low.expr(expr)
+
+
+def _program_parameters(function: Staged) -> set[str | int]:
+    """Names and places of a distribution's parameters that are distributions: without a type."""
+    if not isinstance(function, DistributionType):
+        return set()
+    untyped = [(i, p) for i, p in enumerate(function.decl.parameters) if p.annotation is None]
+    return {key for i, p in untyped for key in (i, p.name)}
 
 
 def _program_function(low: Lowering, expr: s.Expr) -> Staged:

@@ -17,10 +17,11 @@ from ..ir.clone import Env, clone_op
 from ..ir.core import Block, Function, Module, Op, Value
 from ..ir.prob import choices_of, op_choices
 from ..ir.types import TensorType
+from .assess import Assessment
 
 
 def densities(module: Module) -> Module:
-    """The module without `prob.trace`; traced copies of programs are added."""
+    """The module without `prob.trace` and `prob.assess`; traced copies of programs are added."""
     return _Densities(module).run()
 
 
@@ -71,6 +72,9 @@ class _Densities:
             operands = [env.get(v, v) for v in op.operands]
             results = self.call(b, op, operands, op.attrs["given"], op.attrs["scored"])
             env.update(zip(op.results, results))
+        elif op.name == "prob.assess":
+            assessment = Assessment(self.module, self.out, op, self.plain_op)
+            env.update(zip(op.results, assessment.call(b, [env.get(v, v) for v in op.operands])))
         elif op.regions:
             operands = [env.get(v, v) for v in op.operands]
             regions = [self.plain(r, env) for r in op.regions]

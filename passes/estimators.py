@@ -25,6 +25,7 @@ from ..ir.opdef import symbols
 from ..ir.types import I32, TensorType
 from .affine import Affine, affine_in, sequence
 from .inline import inline_where
+from .linear_use import check_linear_use
 
 MOST_UNROLLED = 16  # trips of a loop that is written out for a strategy that needs it
 MOST_OPS = 200_000  # of one expanded program
@@ -67,6 +68,7 @@ class _Estimators:
         if name in self.out.functions:
             return
         function = inline_where(self.module, name, lambda op: self.is_random(op.attrs["fn"]))
+        check_linear_use(self.module, function)
         self.out.functions[name] = function  # holds the place while callees are added
         params = [Value(p.type, p.name) for p in function.params]
         env: Env = dict(zip(function.params, params))

@@ -43,7 +43,7 @@ PASSES: dict[str, Pass] = {
             "densities",
             "traces of programs become calls of functions that return choices and scores",
             ("densities", "densities"),
-            removes="prob.trace",
+            removes="prob.trace, prob.assess",
         ),
         Pass(
             "estimators",

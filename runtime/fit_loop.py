@@ -26,6 +26,7 @@ class Plan:
     total, batch: length of that axis, and rows a minibatch; batch 0 takes the data whole.
     maximize: climb instead of descend.
     capacity: the most steps one call of the loop may run.
+    averages: positions of scalars that hold a moving average of the value, and its decay.
     """
 
     trained: tuple[int, ...]
@@ -36,10 +37,15 @@ class Plan:
     optimizer: Optimizer
     maximize: bool
     capacity: int
+    averages: tuple[tuple[int, float], ...] = ()
+
+    def state(self, trained: Sequence[TensorType], value: TensorType) -> list[TensorType]:
+        """The tensors that steps hand on beside the trained ones."""
+        return [*self.optimizer.state(trained), *(value for _ in self.averages)]
 
     def fixed(self, count: int) -> list[int]:
         """Positions of the `count` parameters that the loop is given and never changes."""
-        moving = {*self.trained, *self.keys}
+        moving = {*self.trained, *self.keys, *(i for i, _ in self.averages)}
         return [i for i in range(count) if i not in moving]
 
 
@@ -54,7 +60,7 @@ def build_loop(module: Module, plan: Plan) -> Module:
     types = [p.type for p in module.main.params if isinstance(p.type, TensorType)]
     names = [p.name for p in module.main.params]
     trained = [types[i] for i in plan.trained]
-    state = plan.optimizer.state(trained)
+    state = plan.state(trained, Builder.type(module.main.results[0]))
     fixed = plan.fixed(len(types))
     fixed_types = [_whole(types[i], plan) if i in plan.rows else types[i] for i in fixed]
     block, b = function_block(
@@ -155,7 +161,7 @@ class _Loop:
         trip, losses = params[:2]
         trained_end = 2 + len(self.plan.trained)
         state_end = trained_end + len(
-            self.plan.optimizer.state([b.type(v) for v in params[2:trained_end]])
+            self.plan.state([b.type(v) for v in params[2:trained_end]], self.value_type)
         )
         trained, state = params[2:trained_end], params[trained_end:state_end]
         step = b.add(self.first, trip)
@@ -163,9 +169,13 @@ class _Loop:
         if order:
             order = [self._reshuffled(b, step, order[0])]
             data |= self._minibatch(b, step, order[0])
+        inner = len(state) - len(self.plan.averages)
+        means = state[inner:]
+        data |= {i: mean for (i, _), mean in zip(self.plan.averages, means)}
         value, grads = self._gradient(b, step, trip, trained, data)
         count = b.convert(step, dtype=self._widest(trained))
-        trained, state = self.plan.optimizer.update(b, trained, grads, state, count)
+        trained, state = self.plan.optimizer.update(b, trained, grads, state[:inner], count)
+        state = [*state, *self._averaged(b, means, value)]
         losses = b.dynamic_update(losses, b.reshape(value, shape=(1,)), trip)
         following = b.add(trip, b.const(1, trip))
         block.results = [following, losses, *trained, *state, *order]
@@ -194,6 +204,13 @@ class _Loop:
         types = tuple(r.type for r in self.called.results)
         value, *grads = b.op("call", args, fn=self.called.name, types=types)
         return value, [b.neg(g) for g in grads] if self.plan.maximize else grads
+
+    def _averaged(self, b: Builder, means: Sequence[Value], value: Value) -> list[Value]:
+        """The moving averages with the value of this step."""
+        return [
+            b.add(b.mul(mean, b.const(decay, mean)), b.mul(value, b.const(1.0 - decay, value)))
+            for (_, decay), mean in zip(self.plan.averages, means)
+        ]
 
     def _reshuffled(self, b: Builder, step: Value, order: Value) -> Value:
         """`order`, or a fresh one where `step` begins an epoch."""

@@ -41,6 +41,7 @@ def fit(
     samples: int = 0,
     batch_size: int | None = None,
     rows: str | Sequence[str] | None = None,
+    averages: Mapping[str, float] | None = None,
     key: Any = None,
     resume: FitResult | None = None,
     on_nonfinite: str = "raise",
@@ -60,6 +61,9 @@ def fit(
     batch_size: take a minibatch of that many rows every step, from a fresh shuffle every
         epoch; the rows that do not fill a last minibatch wait for another epoch. `rows` names
         the arguments that are split along their first axis: all data arrays by default.
+    averages: data arguments (float scalars) that follow the objective: after every step each
+        becomes decay * itself + (1 - decay) * the objective's value, as `{"b": 0.9}`. Baselines
+        of `reinforce(baseline=b)` are made of these.
     key: the root of all randomness, `wg.key(0)` by default.
     resume: a result to go on from, to `steps` steps in all, exactly as if never stopped;
         params then only says which parameters are meant. Pass the same data and options.
@@ -83,7 +87,14 @@ def fit(
         function,
         params,
         {**(data or {}), **more_data},
-        _Options(optimizer or adam(), maximize, check_samples(samples), int(batch_size or 0), rows),
+        _Options(
+            optimizer or adam(),
+            maximize,
+            check_samples(samples),
+            int(batch_size or 0),
+            rows,
+            averages or {},
+        ),
     )
     root = resume.key if resume is not None else _packed(key)
     state = _state(job, resume)
@@ -117,6 +128,7 @@ class _Options:
     samples: int
     batch: int
     rows: str | Sequence[str] | None
+    averages: Mapping[str, float]
 
 
 @dataclass
@@ -251,9 +263,28 @@ def _prepare(
         optimizer=options.optimizer,
         maximize=options.maximize,
         capacity=CAPACITY,
+        averages=_averages(owners, options.averages, params),
     )
     request = Request("value_and_grad", names, options.samples)
     return _Job(special, request, plan, bound.arrays, names)
+
+
+def _averages(
+    owners: Sequence[tuple[str, TensorType]], wanted: Mapping[str, float], params: Mapping[str, Any]
+) -> tuple[tuple[int, float], ...]:
+    """Positions and decays of the arguments that follow the objective."""
+    found = []
+    for name, decay in wanted.items():
+        places = [(i, t) for i, (n, t) in enumerate(owners) if n == name]
+        if len(places) != 1 or name in params or places[0][1].shape:
+            raise CallError(f"averages names '{name}', which is no scalar data argument")
+        if not places[0][1].dtype.is_float or not 0.0 <= decay < 1.0:
+            raise CallError(
+                f"averages needs a float argument and a decay in [0, 1) for '{name}'",
+                found=f"{places[0][1]} and {decay!r}",
+            )
+        found.append((places[0][0], float(decay)))
+    return tuple(found)
 
 
 def _is_key(parameter: syntax.Parameter) -> bool:
@@ -274,9 +305,13 @@ def _packed(key: Any) -> int:
 def _state(job: _Job, resume: FitResult | None) -> list[Array]:
     """The optimiser's state to start from."""
     trained = [TensorType(_dtype(job, i), job.arrays[i].shape) for i in job.plan.trained]
-    types = job.plan.optimizer.state(trained)
+    value = job.special.lowered.result
+    assert isinstance(value, TensorType)
+    types = job.plan.state(trained, value)
     if resume is None:
-        return [np.zeros(t.shape, t.dtype.numpy) for t in types]
+        means = [np.asarray(job.arrays[i], value.dtype.numpy) for i, _ in job.plan.averages]
+        zeros = types[: len(types) - len(means)]
+        return [*(np.zeros(t.shape, t.dtype.numpy) for t in zeros), *means]
     found = [(s.shape, s.dtype) for s in resume.state]
     if found != [(t.shape, t.dtype.numpy) for t in types]:
         raise CallError(

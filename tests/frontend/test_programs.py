@@ -254,3 +254,63 @@ objective f(r: real):
     # E[(1 + e / r)^2] = 1 + 2 / r + 2 / r^2; standard errors below 0.01
     assert value == pytest.approx(1 + 1 + 0.5, abs=0.05)
     assert slope == pytest.approx(-0.5 - 0.5, abs=0.05)
+
+
+EXPECT = """
+objective inner(p: real):
+    x ~ normal(p, 1.0)
+    return x
+
+objective outer(p: real):
+    y ~ normal(p, 1.0)
+    return y * expect(inner(p)) + 2.0 * expect(inner(p)) * expect(inner(y))
+"""
+
+
+def test_products_of_expectations() -> None:
+    value, slope = wg.compile(EXPECT, real="f64").outer.value_and_grad(
+        0.7, key=wg.key(0), samples=200_000
+    )
+    # p^2 + 2 p^2 and its derivative; standard errors 0.01 and 0.02
+    assert value == pytest.approx(3 * 0.49, abs=0.05)
+    assert slope == pytest.approx(6 * 0.7, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ("return exp(expect(inner(p)))", "'exp' is not linear"),
+        ("e = expect(inner(p))\n    return e * e", "'mul' is not linear"),
+        ("return 1.0 / expect(inner(p))", "'div' is not linear"),
+        ("e = expect(inner(p))\n    return p if e > 0.0 else 1.0", "'gt' is not linear"),
+        (
+            "s = 1.0\n    e = expect(inner(p))\n    for i in 0..3:\n        s = s * e\n    return s",
+            "'mul' is not linear",
+        ),
+        ("return log_of(expect(inner(p)))", "'log' is not linear"),
+    ],
+)
+def test_functions_of_expectations_are_refused(body: str, word: str) -> None:
+    text = f"{EXPECT}\nfn log_of(x: real): return log(x)\n\nobjective f(p: real):\n    {body}\n"
+    with pytest.raises(WengertError, match=word) as caught:
+        wg.compile(text).f(0.5, key=wg.key(0))
+    assert "the expectation taken at <text>:" in str(caught.value)
+
+
+def test_mixture() -> None:
+    text = """
+model m(w: real[k], mu: real[k]):
+    x ~ mixture(w, normal(mu, 0.5))
+    y ~ mixture(w + zeros((2, 1)), normal(mu + zeros((2, 1)), 0.5))
+"""
+    w, mu = np.array([0.0, 1.0, -1.0]), np.array([0.0, 1.0, 3.0])
+    program = wg.compile(text, real="f64")
+    runs = program.m.simulate(w, mu, key=wg.key(0), samples=20_000)
+    shares = np.exp(w) / np.exp(w).sum()
+    density = lambda x: np.log(shares @ stats.norm.pdf(x, mu, 0.5))
+    one = {"x": runs.choices["x"][0], "y": runs.choices["y"][0]}
+    want = density(one["x"]) + sum(density(v) for v in one["y"])
+    assert program.m.logpdf(one, w, mu) == pytest.approx(want, rel=1e-9)
+    mean, error = shares @ mu, np.std(runs.choices["x"]) / np.sqrt(20_000)
+    assert abs(runs.choices["x"].mean() - mean) < 4.5 * error
+    assert (abs(runs.choices["y"].mean(axis=0) - mean) < 4.5 * error).all()

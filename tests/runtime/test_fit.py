@@ -370,3 +370,48 @@ def test_resume_with_another_optimizer(program: Any) -> None:
 def test_fit_wants_a_function_of_a_program() -> None:
     with pytest.raises(CallError, match="function of a program"):
         wg.fit(lambda u: u, {"u": 0.0})
+
+
+MOVING = """
+objective f(p: real, b: real):
+    x ~ bernoulli(1.0 / (1.0 + exp(-p))) by reinforce(baseline=b)
+    return where(x, 11.0, 10.0)
+"""
+
+
+@pytest.mark.parametrize("backend", ["llvm", "xla"])
+def test_an_average_follows_the_objective(backend: str) -> None:
+    """The moving average is a baseline: the same expected steps with far less noise."""
+    program = wg.compile(MOVING, backend=backend)
+    options: dict[str, Any] = {"samples": 4, "steps": 200, "optimizer": wg.sgd(0.1), "b": 0.0}
+
+    def ends(**more: Any) -> list[wg.FitResult]:
+        keys = [wg.key(seed) for seed in range(6)]
+        return [
+            wg.fit(program.f, {"p": 0.0}, maximize=True, key=k, **options, **more) for k in keys
+        ]
+
+    kept, plain = ends(averages={"b": 0.9}), ends()
+    want = 0.0
+    for value in kept[0].losses:
+        want = 0.9 * want + 0.1 * float(value)
+    assert float(kept[0].state[-1]) == pytest.approx(want, rel=1e-4)
+    found = np.array([r.params["p"] for r in kept])
+    # dp/dt = s (1 - s) / 10, s = sigmoid(p), from 0: exp(p) + 2 p - exp(-p) = 20 after 200 steps
+    assert abs(found.mean() - 2.69) < 0.3
+    assert found.std() < 0.5 * np.std([r.params["p"] for r in plain])
+
+
+def test_an_average_resumes() -> None:
+    program = wg.compile(MOVING)
+    options: dict[str, Any] = {"optimizer": wg.sgd(0.1), "averages": {"b": 0.9}, "b": 1.0}
+    whole = wg.fit(program.f, {"p": 0.0}, steps=60, key=wg.key(2), **options)
+    part = wg.fit(program.f, {"p": 0.0}, steps=25, key=wg.key(2), **options)
+    again = wg.fit(program.f, {"p": 0.0}, steps=60, key=wg.key(2), resume=part, **options)
+    assert again.params["p"] == whole.params["p"] and again.state[-1] == whole.state[-1]
+
+
+@pytest.mark.parametrize("averages", [{"p": 0.9}, {"nothing": 0.9}, {"b": 1.5}])
+def test_bad_averages_are_told(averages: dict[str, float]) -> None:
+    with pytest.raises(CallError, match="averages"):
+        wg.fit(wg.compile(MOVING).f, {"p": 0.0}, steps=1, b=0.0, averages=averages)
