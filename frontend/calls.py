@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..ir.span import Span
 from ..ir.types import DTYPES
-from . import distributions, programs
+from . import distributions, programs, strategies
 from . import syntax as s
 from .builtin_table import BUILTINS
 from .builtins_derivatives import pull_back
@@ -59,7 +59,7 @@ def apply(
         case Method(dist, name):
             return distributions.call_method(low, dist, name, args, named, span)
         case Rest():
-            return distributions.call_rest(low, function, args, span)
+            return strategies.call_rest(low, function, args, span)
         case Partial(name, functions, options):
             every = [*functions, *args]
             return BUILTINS[name].complete(low, every, options | named, span)

@@ -10,7 +10,7 @@ from ..ir.errors import IRError
 from ..ir.prob import Choice, choices_of
 from ..ir.span import Span
 from ..ir.types import KEY, TensorType
-from . import distributions
+from . import distributions, strategies
 from . import syntax as s
 from .scopes import suggest
 from .signatures import bind, coerce_arguments
@@ -322,12 +322,12 @@ def _value_of(trace: Trace) -> Staged:
 
 def sample(low: Lowering, dist: Dist, by: s.Expr | None, key: Value, at: str, span: Span) -> Tensor:
     """A choice from a distribution, at an address."""
-    strategy = distributions.choose(low, dist, by, span)
+    strategy = strategies.choose(low, dist, by, span)
     for name, option in strategy.options.items():
         strategy.options[name] = low.a.materialise(option, span) if _is_float(option) else option
     sampler = distributions.sampler(low, dist, span)
     low.session.dists.setdefault(sampler.name, dist)
-    rule, type = distributions.rule(low, dist, strategy, span)
+    rule, type = strategies.rule(low, dist, strategy, span)
     density = distributions.density(low, dist, type, span)
     low.b.span = span
     parameters = [t.value for t in tensors(dist)]

@@ -9,8 +9,7 @@ stacked; a branch that is not taken leaves zeros for its choices and scores noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..ir.builder import Builder
 from ..ir.clone import Env, clone_op
@@ -23,21 +22,6 @@ from .assess import Assessment
 def densities(module: Module) -> Module:
     """The module without `prob.trace` and `prob.assess`; traced copies of programs are added."""
     return _Densities(module).run()
-
-
-@dataclass
-class _Made:
-    """What a block chose, by address in order, and the score of it (None: nothing scored)."""
-
-    choices: dict[str, Value] = field(default_factory=dict)
-    score: Value | None = None
-
-    def add(self, b: Builder, score: Value | None) -> None:
-        """Add to the score."""
-        if self.score is None or score is None:
-            self.score = self.score or score
-        else:
-            self.score = b.add(self.score, score)
 
 
 class _Densities:
@@ -128,150 +112,143 @@ class _Densities:
         out = Block([*params, *fixed.values()])
         b = Builder(out, function.span)
         env: Env = dict(zip(function.params, params))
-        made = self.block(b, function.body, env, fixed, frozenset(scored))
+        made = _Trace(self, b, env, fixed, frozenset(scored))
+        made.block(function.body)
         total = made.score if made.score is not None else b.const(0.0, score)
         returned = [env.get(v, v) for v in function.results]
         out.results = [*made.choices.values(), *returned, total]
         return out
 
-    def block(
+
+class _Trace:
+    """Writes the traced form of one block.
+
+    fixed: the given choices by address; scored: the addresses that count. choices: what the
+    block chose, in order; score: of it, None where nothing was scored.
+    """
+
+    def __init__(
         self,
+        owner: _Densities,
         b: Builder,
-        block: Block,
         env: Env,
         fixed: Mapping[str, Value],
         scored: frozenset[str],
-    ) -> _Made:
-        """Write the ops of `block`, its parameters being in `env` already."""
-        made = _Made()
+    ) -> None:
+        self.owner = owner
+        self.b = b
+        self.env = env
+        self.fixed = fixed
+        self.scored = scored
+        self.choices: dict[str, Value] = {}
+        self.score: Value | None = None
+
+    def region(self, out: Block, op: Op, fixed: Mapping[str, Value]) -> _Trace:
+        """For a region of `op`, written to `out`."""
+        return _Trace(self.owner, Builder(out, op.span), self.env, fixed, self.scored)
+
+    def value(self, v: Value) -> Value:
+        """The new value of v."""
+        return self.env.get(v, v)
+
+    def add(self, score: Value) -> None:
+        """Add to the score."""
+        self.score = score if self.score is None else self.b.add(self.score, score)
+
+    def block(self, block: Block) -> None:
+        """Write the ops of `block`, its parameters being in the environment already."""
         for op in block.ops:
-            b.span = op.span
-            inside = [c.address for c in op_choices(self.module, op)]
+            self.b.span = op.span
+            inside = op_choices(self.owner.module, op)
             if not inside:
-                self.plain_op(b, op, env)
+                self.owner.plain_op(self.b, op, self.env)
                 continue
             match op.name:
                 case "prob.sample":
-                    self.sample(b, op, env, fixed, scored, made)
+                    self.sample(op)
                 case "prob.trace":
-                    self.nested(b, op, env, fixed, scored, made)
+                    self.nested(op)
                 case "for":
-                    self.loop(b, op, inside, env, fixed, scored, made)
+                    self.loop(op, [c.address for c in inside])
                 case _:
-                    self.branches(b, op, env, fixed, scored, made)
-        return made
+                    self.branches(op, {c.address: c.type for c in inside})
 
-    def sample(
-        self,
-        b: Builder,
-        op: Op,
-        env: Env,
-        fixed: Mapping[str, Value],
-        scored: frozenset[str],
-        made: _Made,
-    ) -> None:
+    def sample(self, op: Op) -> None:
+        """A choice: made, or taken as given; and scored."""
         at = op.attrs["at"]
-        if at in fixed:
-            env[op.result] = fixed[at]
+        if at in self.fixed:
+            self.env[op.result] = self.fixed[at]
         else:
-            clone_op(b, op, env)
-        value = made.choices[at] = env[op.result]
-        if at in scored:
-            density = self.module.functions[op.attrs["density"]]
-            parameters = [env.get(v, v) for v in op.operands[: len(density.params) - 1]]
+            clone_op(self.b, op, self.env)
+        value = self.choices[at] = self.env[op.result]
+        if at in self.scored:
+            density = self.owner.module.functions[op.attrs["density"]]
+            parameters = [self.value(v) for v in op.operands[: len(density.params) - 1]]
             types = tuple(r.type for r in density.results)
-            made.add(b, b.op("call", [value, *parameters], fn=density.name, types=types)[0])
+            self.add(self.b.op("call", [value, *parameters], fn=density.name, types=types)[0])
 
-    def nested(
-        self,
-        b: Builder,
-        op: Op,
-        env: Env,
-        fixed: Mapping[str, Value],
-        scored: frozenset[str],
-        made: _Made,
-    ) -> None:
+    def nested(self, op: Op) -> None:
         """A program inside: its own choices by their addresses there."""
-        at = op.attrs["at"]
-        choices = [
-            c.address for c in choices_of(self.module, self.module.functions[op.attrs["fn"]])
-        ]
-        given = [a for a in choices if f"{at}/{a}" in fixed]
-        operands = [env.get(v, v) for v in op.operands]
-        operands += [fixed[f"{at}/{a}"] for a in given]
-        counted = [a for a in choices if f"{at}/{a}" in scored]
-        results = self.call(b, op, operands, given, counted)
-        env.update(zip(op.results, results))
-        made.choices |= {f"{at}/{a}": v for a, v in zip(choices, results)}
+        at, module = op.attrs["at"], self.owner.module
+        choices = [c.address for c in choices_of(module, module.functions[op.attrs["fn"]])]
+        given = [a for a in choices if f"{at}/{a}" in self.fixed]
+        operands = [self.value(v) for v in op.operands]
+        operands += [self.fixed[f"{at}/{a}"] for a in given]
+        counted = [a for a in choices if f"{at}/{a}" in self.scored]
+        results = self.owner.call(self.b, op, operands, given, counted)
+        self.env.update(zip(op.results, results))
+        self.choices |= {f"{at}/{a}": v for a, v in zip(choices, results)}
         if counted:
-            made.add(b, results[-1])
+            self.add(results[-1])
 
-    def loop(
-        self,
-        b: Builder,
-        op: Op,
-        inside: Sequence[str],
-        env: Env,
-        fixed: Mapping[str, Value],
-        scored: frozenset[str],
-        made: _Made,
-    ) -> None:
+    def loop(self, op: Op, inside: Sequence[str]) -> None:
         """A loop: given choices stream in, those made and the scores are stacked."""
         (body,) = op.regions
-        streamed = [a for a in inside if a in fixed]
+        streamed = [a for a in inside if a in self.fixed]
         params = [Value(p.type, p.name) for p in body.params]
-        rows = [_row(fixed[a]) for a in streamed]
+        rows = [_row(self.fixed[a]) for a in streamed]
         region = Block([*params, *rows])
-        inner = Builder(region, op.span)
-        env.update(zip(body.params, params))
-        found = self.block(inner, body, env, dict(zip(streamed, rows)), scored)
-        drawn = [a for a in inside if a not in fixed]
-        region.results = [env.get(v, v) for v in body.results]
-        region.results += [found.choices[a] for a in drawn]
-        region.results += [found.score] if found.score is not None else []
-        operands = [env.get(v, v) for v in op.operands] + [fixed[a] for a in streamed]
+        self.env.update(zip(body.params, params))
+        trip = self.region(region, op, dict(zip(streamed, rows)))
+        trip.block(body)
+        drawn = [a for a in inside if a not in self.fixed]
+        region.results = [self.value(v) for v in body.results]
+        region.results += [trip.choices[a] for a in drawn]
+        region.results += [trip.score] if trip.score is not None else []
+        operands = [self.value(v) for v in op.operands] + [self.fixed[a] for a in streamed]
         names = [*(r.name for r in op.results), *(a.rpartition("/")[2] for a in drawn)]
-        results = b.op("for", operands, [region], names, **op.attrs)
-        count = len(op.results)
-        env.update(zip(op.results, results))
-        stacked = dict(zip(drawn, results[count:]))
-        made.choices |= {a: fixed[a] if a in fixed else stacked[a] for a in inside}
-        if found.score is not None:
-            made.add(b, b.reduce_sum(results[-1], axes=(0,)))
+        results = self.b.op("for", operands, [region], names, **op.attrs)
+        self.leave(op, inside, drawn, results)
+        if trip.score is not None:
+            self.add(self.b.reduce_sum(results[-1], axes=(0,)))
 
-    def branches(
-        self,
-        b: Builder,
-        op: Op,
-        env: Env,
-        fixed: Mapping[str, Value],
-        scored: frozenset[str],
-        made: _Made,
-    ) -> None:
+    def branches(self, op: Op, union: Mapping[str, TensorType]) -> None:
         """Branches: what one does not choose is zero there; each scores its own choices."""
-        union = {c.address: c.type for c in op_choices(self.module, op)}
-        drawn = [a for a in union if a not in fixed]
-        counts = any(a in scored for a in union)
-        blocks, found = [], []
-        for region in op.regions:
-            out = Block()
-            inner = Builder(out, op.span)
-            found.append(self.block(inner, region, env, fixed, scored))
-            out.results = [env.get(v, v) for v in region.results]
-            blocks.append((out, inner))
-        like = next((f.score for f in found if f.score is not None), None)
-        for (out, inner), one in zip(blocks, found):
-            out.results += [one.choices.get(a) or _zero(inner, union[a]) for a in drawn]
-            if counts and like is not None:
-                out.results.append(one.score or inner.const(0.0, like))
-        operands = [env.get(v, v) for v in op.operands]
-        results = b.op(op.name, operands, [out for out, _ in blocks], **op.attrs)
+        drawn = [a for a in union if a not in self.fixed]
+        outs = [Block() for _ in op.regions]
+        found = [self.region(out, op, self.fixed) for out in outs]
+        for one, out, region in zip(found, outs, op.regions):
+            one.block(region)
+            out.results = [self.value(v) for v in region.results]
+        like = next((one.score for one in found if one.score is not None), None)
+        for one, out in zip(found, outs):
+            out.results += [one.choices.get(a) or _zero(one.b, union[a]) for a in drawn]
+            if like is not None:
+                out.results.append(one.score or one.b.const(0.0, like))
+        operands = [self.value(v) for v in op.operands]
+        results = self.b.op(op.name, operands, outs, **op.attrs)
+        self.leave(op, union, drawn, results)
+        if like is not None:
+            self.add(results[-1])
+
+    def leave(
+        self, op: Op, inside: Iterable[str], drawn: Sequence[str], results: Sequence[Value]
+    ) -> None:
+        """Note the results of an op with regions: its own, then the choices drawn in it."""
         count = len(op.results)
-        env.update(zip(op.results, results))
-        chosen = dict(zip(drawn, results[count:]))
-        made.choices |= {a: fixed[a] if a in fixed else chosen[a] for a in union}
-        if counts and like is not None:
-            made.add(b, results[-1])
+        self.env.update(zip(op.results, results))
+        made = dict(zip(drawn, results[count:]))
+        self.choices |= {a: self.fixed[a] if a in self.fixed else made[a] for a in inside}
 
 
 def _row(stacked: Value) -> Value:

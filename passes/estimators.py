@@ -79,7 +79,7 @@ class _Estimators:
             block.results = _Plain(self).block_into(b, body, env)
         elif _is_loss(function):
             finish: Finish = lambda b, env: env.get(body.results[0], body.results[0])  # noqa: E731
-            block.results = [_Expansion(self, block).run(body.ops, 0, env, b, finish)]
+            block.results = [_Expansion(self).run(body.ops, 0, env, b, finish)]
         else:
             block.results = _Drawn(self).block_into(b, body, env)
         self.out.functions[name] = Function(name, block, function.span, dict(function.attrs))
@@ -173,11 +173,10 @@ class _Drawn(_Plain):
 
 
 class _Expansion(_Plain):
-    """Writes the surrogate of one program; `root` is the block that it goes to."""
+    """Writes the surrogate of one program."""
 
-    def __init__(self, owner: _Estimators, root: Block) -> None:
+    def __init__(self, owner: _Estimators) -> None:
         super().__init__(owner)
-        self.root = root
         self.written = 0
 
     def op(self, b: Builder, op: Op, env: Env) -> None:
@@ -329,7 +328,6 @@ class _Expansion(_Plain):
         (body,) = op.regions
         order = range(trips - 1, -1, -1) if op.attrs["reverse"] else range(trips)
         streams = [env.get(v, v) for v in op.operands[carries:]]
-        outputs: list[dict[int, Value]] = [{} for _ in op.results[carries:]]
 
         def trip(count: int, state: Sequence[Value], rows: list[list[Value]]) -> Finish:
             def write(b: Builder, env: Env) -> Value:
@@ -353,7 +351,6 @@ class _Expansion(_Plain):
             env.update(zip(op.results, [*state, *stacked]))
             return after(b, env)
 
-        assert len(outputs) == len(op.results) - carries
         return trip(0, [env.get(v, v) for v in op.operands[:carries]], [])(b, dict(env))
 
 

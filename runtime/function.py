@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..frontend import syntax
+from ..ir.prob import Choice, choices_of
 from ..ir.span import Span
 from ..ir.struct import RecordStruct, Struct, TupleStruct, leaves
 from ..ir.types import TensorType
@@ -177,6 +178,22 @@ class CompiledFunction:
         """The log density of all choices (nested dicts by address) of a model or guide."""
         return self._asked("logpdf")(choices, *args, **kwargs)
 
+    def choices(self, *args: Any, **kwargs: Any) -> list[Choice]:
+        """The choices that a model or guide can make: address, type, support; in order."""
+        self._need_choices("choices")
+        module = self._program_at(args, kwargs).lowered.module
+        return choices_of(module, module.main)
+
+    def result(self, *args: Any, **kwargs: Any) -> Struct:
+        """The structure of what the function returns for these arguments."""
+        return self._program_at(args, kwargs).lowered.result
+
+    def _program_at(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Specialization:
+        """The specialisation for these arguments, whatever key they may need."""
+        fresh = [p.name for p in self.decl.parameters if isinstance(p.default, syntax.FreshKey)]
+        keys = {name: np.zeros(2, np.uint32) for name in fresh}
+        return self._bind(args, {**keys, **kwargs})[0]
+
     def _choose_wrt(self, special: Specialization, wrt: Wrt) -> tuple[tuple[str, ...], bool]:
         if self.decl.kind in ("model", "guide"):
             raise CallError(
@@ -187,6 +204,11 @@ class CompiledFunction:
         return choose_wrt(self.__name__, special.params, wrt)
 
     def _asked(self, what: str) -> CompiledFunction:
+        self._need_choices(what)
+        function: CompiledFunction = getattr(self.program, f"{self.__name__}.{what}")
+        return function
+
+    def _need_choices(self, what: str) -> None:
         if self.decl.kind not in ("model", "guide"):
             raise CallError(
                 f"{self.__name__}() makes no choices, so it has no .{what}",
@@ -194,8 +216,6 @@ class CompiledFunction:
                 expected="a model or guide",
                 found=f"declared as {self.decl.kind}",
             )
-        function: CompiledFunction = getattr(self.program, f"{self.__name__}.{what}")
-        return function
 
     def batched(self, *args: Any, axes: dict[str, int | None] | None = None, **kwargs: Any) -> Any:
         """The function mapped along the first axis of its array arguments, as one program.

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 from wengert.frontend import syntax
-from wengert.frontend.distributions import fits
+from wengert.frontend.strategies import fits
 from wengert.frontend.program import compile_text
 from wengert.ir.errors import WengertError
 from wengert.runtime.keys import split_key
@@ -185,7 +185,7 @@ STEPS = np.array([[0.5, -0.2], [0.4, -0.6]])
 PROBLEMS: dict[str, Problem] = {
     "normal": Problem({"loc": [0.4, -0.2, 0.7], "scale": [0.9, 0.6, 1.1]}, quadrature(stats.norm)),
     "student_t": Problem(
-        {"df": [3.0, 2.0, 5.0], "loc": [0.4, -0.2, 0.7], "scale": [0.9, 0.6, 1.1]},
+        {"df": [1.2, 0.9, 2.0], "loc": [0.4, -0.2, 0.7], "scale": [0.9, 0.6, 1.1]},
         quadrature(stats.t),
     ),
     "cauchy": Problem({"loc": [0.4, -0.2, 0.7], "scale": [0.9, 0.6, 1.1]}, quadrature(stats.cauchy)),
@@ -195,7 +195,7 @@ PROBLEMS: dict[str, Problem] = {
     "half_normal": Problem({"scale": [0.9, 0.6, 1.1]}, quadrature(lambda s: stats.halfnorm(0, s), rise), "rise(x)"),
     "half_cauchy": Problem({"scale": [0.4, 0.6, 1.1]}, quadrature(lambda s: stats.halfcauchy(0, s), rise), "rise(x)"),
     "log_normal": Problem(
-        {"loc": [0.4, -0.5, 0.2], "scale": [0.5, 0.6, 0.8]},
+        {"loc": [-1.0, 1.2, -0.8], "scale": [0.5, 0.6, 0.8]},
         quadrature(lambda m, s: stats.lognorm(s, 0, np.exp(m)), rise), "rise(x)",
     ),
     "exponential": Problem({"rate": [1.5, 0.7, 2.0]}, quadrature(lambda r: stats.expon(0, 1 / r), rise), "rise(x)"),
@@ -214,7 +214,7 @@ PROBLEMS: dict[str, Problem] = {
         quadrature(lambda a, b: stats.uniform(a, b - a)),
         blind=refused("low high", SCORE),
     ),
-    "beta": Problem({"a": [0.7, 2.0, 1.5], "b": [1.2, 3.0, 1.8]}, quadrature(stats.beta)),
+    "beta": Problem({"a": [0.7, 2.0, 1.5], "b": [1.2, 3.0, 1.8]}, quadrature(stats.beta, rise), "rise(x)"),
     "truncated_normal": Problem(
         {"loc": [0.3, -0.2, 0.5], "scale": [0.9, 0.7, 1.2], "low": [-0.5, -1.0, 0.2], "high": [1.1, 0.6, 2.0]},
         quadrature(lambda m, s, a, b: stats.truncnorm((a - m) / s, (b - m) / s, m, s)),
