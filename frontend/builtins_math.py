@@ -38,6 +38,7 @@ _FLOAT_OPS: dict[str, tuple[str, Callable[[float], float] | None]] = {
     "acosh": ("Inverse hyperbolic cosine.", math.acosh),
     "atanh": ("Inverse hyperbolic tangent.", math.atanh),
     "sigmoid": ("1 / (1 + exp(-x)), without overflow.", None),
+    "softplus": ("log(1 + exp(x)), without overflow.", None),
     "erf": ("Error function.", math.erf),
     "erfc": ("1 - erf(x), exact for large x.", math.erfc),
     "erfinv": ("Inverse of erf on (-1, 1).", None),
@@ -220,16 +221,6 @@ def _logaddexp(low: Lowering, span: Span, x: Staged, y: Staged) -> Staged:
     safe = b.select(b.is_finite(top), top, b.const(0, top))
     total = b.add(b.exp(b.sub(left, safe)), b.exp(b.sub(right, safe)))
     return Tensor(b.add(b.log(total), safe))
-
-
-@builtin("softplus(x)")
-def _softplus(low: Lowering, span: Span, x: Staged) -> Staged:
-    """log(1 + exp(x)), without overflow."""
-    b, v = low.b, float_tensor(low, x, span, "softplus")
-    zero = b.const(0, v)
-    below = b.lt(v, zero)  # one choice for both terms: the derivative at 0 is 1/2, too
-    tail = b.log1p(b.exp(b.select(below, v, b.neg(v))))
-    return Tensor(b.add(tail, b.select(below, zero, v)))
 
 
 @builtin("xor(x, y)")

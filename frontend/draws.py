@@ -40,14 +40,17 @@ class Draws:
 
     def at(self, b: Builder, address: str, span: Span) -> Value:
         """The key of the choice at `address`; AddressMistake where that is taken."""
-        first = self.taken.setdefault(address, span)
-        if first is not span:
+        if address in self.taken:
+            again = self.taken[address] == span
             raise AddressMistake(
                 f"two choices have the address '{address}'",
                 span,
-                found=f"the first is at {first}",
-                hint="give one of them another name",
+                found="this line runs again" if again else f"the first is at {self.taken[address]}",
+                hint="make the choices of each run in a program of its own, at its own name"
+                if again
+                else "give one of them another name",
             )
+        self.taken[address] = span
         return self._folded(b, address)
 
     def next(self, b: Builder) -> Value:

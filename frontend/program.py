@@ -113,6 +113,19 @@ def read_source(path: Path, span: Span | None) -> str:
         raise SourceError(f"cannot read {path}: {error.strerror}", span) from None
 
 
+PARSED: dict[str, syntax.File] = {}  # files of the library read so far, by path
+
+
+def _parsed(text: str, path: str) -> syntax.File:
+    """The syntax tree of a file; those of the library are kept."""
+    if not path.startswith("<stdlib>/"):
+        return parse(text, path)
+    if path not in PARSED:
+        PARSED[path] = parse(text, path)
+    register_source(path, text)
+    return PARSED[path]
+
+
 def _is_probabilistic(decl: syntax.Decl) -> bool:
     """Whether a declaration needs the library's distributions and strategies."""
     return isinstance(decl, syntax.FunctionDecl) and decl.kind in syntax.PROGRAM_KINDS
@@ -168,7 +181,7 @@ class _Loader:
         """Parse one file, then its imports, then resolve its names."""
         self.sources[path] = text
         try:
-            file = parse(text, path)
+            file = _parsed(text, path)
         except ErrorGroup as group:
             self.errors += group.errors
             file = syntax.File(path, ())

@@ -151,6 +151,7 @@ for _name, _doc, _ref in [
     ("acosh", "inverse hyperbolic cosine", _np(np.arccosh)),
     ("atanh", "inverse hyperbolic tangent", _np(np.arctanh)),
     ("sigmoid", "1 / (1 + exp(-x)), without overflow", _sigmoid),
+    ("softplus", "log(1 + exp(x)), without overflow", lambda x: np.logaddexp(x, np.zeros_like(x))),
     ("erf", "error function", _special("erf")),
     ("erfc", "1 - erf(x), exact for large x", _special("erfc")),
     ("erfinv", "inverse of erf on (-1, 1); infinite at the ends", _special("erfinv")),

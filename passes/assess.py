@@ -340,28 +340,39 @@ class _Writer:
         given = {a: _row(known.given[a]) for a in inside if a in known.given}
         free = {a: _row(known.free[a]) for a in inside if a in known.free}
         params = [Value(p.type, p.name) for p in body.params]
-        region = Block([*params, *given.values(), *free.values()])
         env.update(zip(body.params, params))
+        region = Block()
         part = self.block(Builder(region, op.span), body.ops, env, Known(given, free))
-        for value in body.results[: op.attrs["carries"]]:
-            if value in self.lost:
-                raise EnumerationMistake(
-                    f"'{self.lost[value]}' of one trip reaches the next, so that it cannot be "
-                    "summed out trip by trip",
-                    op.span,
-                    hint="a choice that is summed out may be used in its own trip only",
-                )
         kept = [i for i, v in enumerate(body.results) if v not in self.lost]
+        carries = op.attrs["carries"]
+        dropped = {i for i in range(carries) if i not in kept}
+        self.check_carries(op, dropped)
+        region.params = [p for i, p in enumerate(params) if i - 1 not in dropped]
+        region.params += [*given.values(), *free.values()]
         region.results = [env.get(body.results[i], body.results[i]) for i in kept]
         region.results += [*part.made.values()]
         region.results += [part.score] if part.score is not None else []
-        streams = [*(known.given[a] for a in given), *(known.free[a] for a in free)]
-        operands = [env.get(v, v) for v in op.operands] + streams
-        results = b.op("for", operands, [region], **op.attrs)
+        operands = [env.get(v, v) for i, v in enumerate(op.operands) if i not in dropped]
+        operands += [*(known.given[a] for a in given), *(known.free[a] for a in free)]
+        attrs = op.attrs | {"carries": carries - len(dropped)}
+        results = b.op("for", operands, [region], **attrs)
         self.settle(op, body.results, kept, results, env)
         found.made |= dict(zip(part.made, results[len(kept) :]))
         if part.score is not None:
             found.add(b, b.reduce_sum(results[-1], axes=(0,)))
+
+    def check_carries(self, op: Op, lost: Iterable[int]) -> None:
+        """A choice summed out may be carried only where no trip reads it."""
+        (body,) = op.regions
+        read = {v for o in body.ops for v in used(o)} | set(body.results)
+        for i in lost:
+            if body.params[1 + i] in read:
+                raise EnumerationMistake(
+                    f"'{self.lost[body.results[i]]}' of one trip reaches the next, so that it "
+                    "cannot be summed out trip by trip",
+                    op.span,
+                    hint="a choice that is summed out may be used in its own trip only",
+                )
 
     def branches(self, b: Builder, op: Op, env: Env, known: Known, found: _Found) -> None:
         """Branches: each scores its own choices; what one does not make is zero there."""

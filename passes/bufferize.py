@@ -42,6 +42,7 @@ COSTLY = frozenset(
         "acosh",
         "atanh",
         "sigmoid",
+        "softplus",
         "erf",
         "erfc",
         "erfinv",

@@ -51,8 +51,20 @@ def load_program(path: str) -> front.Program:
         if all(_unchanged(p, t) for p, t in program.sources.items() if p != path):
             front.register_sources(program)
             return program
-    program = front.compile_text(text, path)
+    program = compile_text(text, path)
     store.write(key, pickle.dumps(program))
+    return program
+
+
+def compile_text(text: str, path: str) -> front.Program:
+    """`frontend.program.compile_text`, with the library's files read once and kept."""
+    key = "library-" + compiler_fingerprint()
+    if not front.PARSED and (body := store.read(key)) is not None:
+        front.PARSED.update(pickle.loads(body))
+    known = len(front.PARSED)
+    program = front.compile_text(text, path)
+    if len(front.PARSED) > known:
+        store.write(key, pickle.dumps(front.PARSED))
     return program
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..frontend import program as front
 from ..frontend import syntax
 from ..ir.types import F32, F64, DType
-from .cache import load_program
+from .cache import compile_text, load_program
 from .compiler import BACKENDS
 from .errors import BackendError, CallError
 from .function import CompiledFunction
@@ -69,11 +69,14 @@ class Program:
     def __repr__(self) -> str:
         return f"<wengert program with {', '.join(self.functions) or 'no functions'}>"
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """`backend` and `real` as they are given to `load`."""
+        return {"backend": self.backend, "real": self.real.name}
+
     def with_options(self, **options: Any) -> Program:
         """The same program under another `backend` or `real`."""
-        names = {id(v): k for k, v in _REALS.items()}
-        now = {"backend": self.backend, "real": names[id(self.real)]}
-        return Program(self.source, **(now | options))
+        return Program(self.source, **(self.options | options))
 
     def converter(self, decl: syntax.FunctionDecl) -> Converter:
         """What turns Python arguments of `decl` into arrays."""
@@ -125,4 +128,4 @@ def compile(text: str, path: str = "<text>", **options: Any) -> Program:
     """Check a program given as text; options and errors as for `load`."""
     if not isinstance(text, str):
         raise CallError("compile takes the text of a program", found=type(text).__name__)
-    return Program(front.compile_text(text, path), **options)
+    return Program(compile_text(text, path), **options)

@@ -45,12 +45,15 @@ _WHERE = {
     "warmup_cosine": "runtime.schedules",
 }
 
-__all__ = [*sorted(_WHERE), "__version__"]
+_MODULES = {"infer": "runtime.infer"}
+
+__all__ = [*sorted(_WHERE), *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
     from .ir.errors import CompilerBug as CompilerBug
     from .ir.errors import ErrorGroup as ErrorGroup
     from .ir.errors import WengertError as WengertError
+    from .runtime import infer as infer
     from .runtime.artifact import load_compiled as load_compiled
     from .runtime.errors import ArgumentError as ArgumentError
     from .runtime.errors import ArtifactError as ArtifactError
@@ -79,9 +82,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name in _MODULES:
+        value = importlib.import_module(f".{_MODULES[name]}", __name__)
+    elif name in _WHERE:
+        value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    else:
         raise AttributeError(f"module 'wengert' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
     globals()[name] = value
     return value
 

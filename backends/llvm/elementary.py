@@ -117,6 +117,12 @@ def sigmoid(x: Num) -> Num:
     return x.where(x.is_nan(), top / (e + 1.0))
 
 
+def softplus(x: Num) -> Num:
+    """log(1 + exp(x)), without overflow."""
+    top = Num(x.b, x.b.select(x.compare("<", 0.0), constant(x.value, 0.0), x.value))
+    return top + log1p(exp(-x.call("fabs")))
+
+
 def tanh(x: Num) -> Num:
     """Hyperbolic tangent: through expm1, with the sign of x."""
     a = x.call("fabs")
@@ -277,6 +283,7 @@ VECTOR: dict[str, Function] = {
     "log": log,
     "log1p": log1p,
     "sigmoid": sigmoid,
+    "softplus": softplus,
     "tanh": tanh,
     "sinh": sinh,
     "cosh": cosh,

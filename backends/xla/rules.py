@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.random import threefry2x32_p
 
 from ...ir.opdef import OPS, RuleTable
 from ...ir.reductions import identity
-from ...ir.threefry import PARITY, ROTATIONS
 from ...ir.types import BOOL, DTYPES, KEY, DType
 
 Rule = Callable[..., Any]
@@ -88,6 +88,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "acosh": lax.acosh,
     "atanh": lax.atanh,
     "sigmoid": lax.logistic,
+    "softplus": lambda x: lax.max(x, jnp.zeros_like(x)) + lax.log1p(lax.exp(-lax.abs(x))),
     "erf": lax.erf,
     "erfc": lax.erfc,
     "erfinv": lax.erf_inv,
@@ -202,18 +203,8 @@ def _bitcast(attrs: Any, x: Any) -> Any:
 
 @LOWER.register("threefry")
 def _threefry(attrs: Any, key: KeyPair, counter: KeyPair) -> KeyPair:
-    keys = (key.lo, key.hi, key.lo ^ key.hi ^ jnp.uint32(PARITY))
-    x0, x1 = counter.lo + keys[0], counter.hi + keys[1]
-    for group in range(5):
-        for r in ROTATIONS[group % 2]:
-            x0 = x0 + x1
-            x1 = lax.shift_left(x1, jnp.full_like(x1, r)) | lax.shift_right_logical(
-                x1, jnp.full_like(x1, 32 - r)
-            )
-            x1 = x1 ^ x0
-        x0 = x0 + keys[(group + 1) % 3]
-        x1 = x1 + keys[(group + 2) % 3] + jnp.uint32(group + 1)
-    return KeyPair(x0, x1)
+    """JAX's own cipher: written out in ops, XLA would fuse a copy of it into every reader."""
+    return KeyPair(*threefry2x32_p.bind(key.lo, key.hi, counter.lo, counter.hi))
 
 
 LOWER.set("key_make", lambda attrs, lo, hi: KeyPair(lo, hi))

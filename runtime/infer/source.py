@@ -59,39 +59,40 @@ def guide_text(problem: Problem, family: Family) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def written_guide_text(
-    problem: Problem, guide: CompiledFunction, trained: Sequence[str], others: Mapping[str, str]
+def own_guide_text(
+    problem: Problem, guide: CompiledFunction, trained: Sequence[str], others: Sequence[str]
 ) -> str:
     """The objectives for a guide of a program.
 
-    trained: its parameters to fit; others: what is given for the rest, by name.
+    trained: its parameters to fit, fields of `phi`; others: those that are arguments of the
+    model, or else data.
     """
-    given = Given(problem, trained)
+    given = Given(problem)
     same = guide.program is problem.model.program
     imports = [_import(problem.model, "target")]
     imports += [] if same else [_import(guide, "guides")]
-    arguments = [*(f"{n}={n}" for n in trained), *(f"{n}={v}" for n, v in others.items())]
+    arguments = [f"{n}=phi.{n}" for n in trained]
+    arguments += [f"{n}={given.renamed.get(n, f'data.{n}')}" for n in others]
     call = f"{'target' if same else 'guides'}.{guide.__name__}({', '.join(arguments)})"
     known = "{drawn, data}" if problem.observed else "{drawn}"
     steps = [f"drawn ~ {call}", f"run = assess({given.model}, {known})"]
-    signature = f"({', '.join(trained)}{given.parameters})"
     return "\n\n".join(
         [
             f"# Objectives of the guide '{guide.__name__}' of the model "
             f"'{problem.model.__name__}', written by wg.infer.vi.",
             "\n".join(imports),
             _objective(
-                f"elbo{signature}",
+                f"elbo(phi{given.parameters})",
                 "The evidence lower bound E[log p(choices, data) - log q(choices)].",
                 [*steps, "return score(run) - score(drawn)"],
             ),
             _objective(
-                f"draws{signature}",
+                f"draws(phi{given.parameters})",
                 "A draw from the guide, and the log of p(choices, data) / q(choices) there.",
                 [*steps, f"return {given.drawn('score(run) - score(drawn)')}"],
             ),
         ]
-    )
+    ) + "\n"
 
 
 def terms_text(problem: Problem) -> str:
@@ -115,9 +116,9 @@ class Given:
     parameters, names: these in a signature and in a call, with a comma in front.
     """
 
-    def __init__(self, problem: Problem, taken: Iterable[str] = ()) -> None:
+    def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.renamed = _renamed(problem.arguments, taken)
+        self.renamed = _renamed(problem.arguments)
         notes = {p.name: p.annotation for p in problem.model.decl.parameters}
         typed = [f"{new}{_static(notes[old])}" for old, new in self.renamed.items()]
         plain = [*self.renamed.values()]
@@ -153,9 +154,9 @@ def _import(function: CompiledFunction, name: str) -> str:
     return f'import "{path_of(function)}" as {name}'
 
 
-def _renamed(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+def _renamed(names: Iterable[str]) -> dict[str, str]:
     """New names for those that the text uses itself."""
-    used = {*RESERVED, *taken}
+    used = {*RESERVED}
     out: dict[str, str] = {}
     for name in names:
         new = name

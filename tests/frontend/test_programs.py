@@ -52,6 +52,11 @@ BAD: list[tuple[str, str, list[str]]] = [
     ),
     (
         "AddressMistake",
+        "for s in (1.0, 2.0):\n        x ~ normal(z, s)\n    return z",
+        ["two choices have the address 'x'", "this line runs again"],
+    ),
+    (
+        "AddressMistake",
         "t ~ naive(phi)\n    return logpdf(cone(), t)",
         ["choices of the model 'cone' are missing: z"],
     ),

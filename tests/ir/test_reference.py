@@ -27,6 +27,7 @@ UNARY = {
     "tan": (np.tan, X), "asin": (np.arcsin, U), "acos": (np.arccos, U), "atan": (np.arctan, X),
     "sinh": (np.sinh, X), "cosh": (np.cosh, X), "tanh": (np.tanh, X), "asinh": (np.arcsinh, X),
     "acosh": (np.arccosh, P + 1), "atanh": (np.arctanh, U), "sigmoid": (special.expit, X),
+    "softplus": (lambda x: np.log1p(np.exp(x)), X),
     "erf": (special.erf, X), "erfc": (special.erfc, X), "erfinv": (special.erfinv, U),
     "lgamma": (special.gammaln, P), "digamma": (special.digamma, P),
     "trigamma": (lambda x: special.polygamma(1, x), P), "floor": (np.floor, X), "ceil": (np.ceil, X),

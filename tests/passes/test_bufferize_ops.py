@@ -11,7 +11,7 @@ RNG = np.random.default_rng(3)
 NOT_HERE = {"call", "linear_call", "diff.jvp", "diff.vjp"}  # earlier passes remove them
 WITH_REGIONS = {"if", "switch", "for", "while"}  # test_bufferize_control.py
 FLOATS = (
-    "exp expm1 sin cos tan sinh cosh tanh asinh atan sigmoid erf erfc floor ceil round trunc "
+    "exp expm1 sin cos tan sinh cosh tanh asinh atan sigmoid softplus erf erfc floor ceil round trunc "
     "digamma trigamma lgamma log log1p sqrt rsqrt acosh is_finite sign abs neg stop_gradient"
 ).split()
 UNIT = ["asin", "acos", "atanh", "erfinv"]

@@ -21,7 +21,7 @@ DOMAIN = {
 }  # fmt: skip
 UNARY = [
     "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan",
-    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf", "erfc", "erfinv",
+    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "softplus", "erf", "erfc", "erfinv",
     "lgamma", "digamma", "neg", "abs", "sign", "floor", "ceil", "round", "trunc",
 ]  # fmt: skip
 BINARY = ["add", "sub", "mul", "div", "mod", "max", "min", "atan2", "pow", "floordiv"]
