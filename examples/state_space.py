@@ -10,7 +10,6 @@ import numpy as np
 import wengert as wg
 
 HERE = Path(__file__).parent
-WALK, NOISE = 50.0, 150.0  # typical changes and errors, for the priors
 
 
 def nile() -> tuple[Any, Any]:
@@ -19,30 +18,26 @@ def nile() -> tuple[Any, Any]:
     return table[:, 0].astype(int), table[:, 1]
 
 
-def infer(flow: Any, **options: Any) -> Any:
-    """The posterior by a full-rank guide: of two deviations, the first level and every move."""
+def infer(values: Any, **options: Any) -> Any:
+    """The posterior by a full-rank guide: of two deviations and the level of every year."""
     program = wg.load(HERE / "state_space.wg", real="f64")
-    return wg.infer.vi(program.local_level, {"y": flow}, len(flow), WALK, NOISE, **options)
-
-
-def levels(posterior: Any, n: int = 1000) -> Any:
-    """Draws of the level of every year, `[n, years]`."""
-    draws = posterior.sample(n)
-    level = posterior.guide.problem.model.program.levels
-    return level.batched(draws["first"], draws["step"], draws["move"])
+    return wg.infer.vi(program.local_level, {"y": values}, len(values), **options)
 
 
 def main() -> None:
     """Fit, and draw the level as a line of characters a decade."""
     years, flow = nile()
-    posterior = infer(flow)
-    print("\n".join(posterior.summary().splitlines()[:4]))
-    print(posterior.summary().splitlines()[-1])
-    drawn = levels(posterior)
+    centre, scale = flow.mean(), flow.std()
+    posterior = infer((flow - centre) / scale)
+    lines = posterior.summary().splitlines()
+    print("\n".join([*lines[:4], *lines[-2:]]))
+    drawn = posterior.sample(2000)["level"] * scale + centre
     mean, deviation = drawn.mean(axis=0), drawn.std(axis=0)
     for i in range(0, len(years), 10):
         bar = "#" * int(mean[i] / 25)
-        print(f"{years[i]}  flow {flow[i]:5.0f}  level {mean[i]:5.0f} +- {deviation[i]:3.0f}  {bar}")
+        print(
+            f"{years[i]}  flow {flow[i]:5.0f}  level {mean[i]:5.0f} +- {deviation[i]:3.0f}  {bar}"
+        )
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ class _Assessment:
 
         u = Value(free_type(Choice("", type, site.attrs["support"], None)), "u")
         key = (dist.module.path, dist.decl.name)
-        arguments = [("u", Tensor(u)), ("", dist)]
+        arguments: list[tuple[str, Staged]] = [("u", Tensor(u)), ("", dist)]
         stem = f"{dist.decl.name}_map"
         return distributions.outlined(self.low, stem, key, arguments, write, self.span).name
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..ir.core import Block, Value
+from ..ir.prob import has_choices
 from ..ir.span import Span
 from ..ir.types import BOOL, DType, TensorType
 from . import syntax as s
@@ -148,8 +149,9 @@ def _emit(
     for side, inner in enumerate(regions):
         inner.b.block.results = [t.value for pair in values for t in tensors(pair[side])]
     low.b.span = span
-    empty = not any(inner.b.block.results for inner in regions)
-    results = iter(() if empty else low.b.op("if", [flag], [r.b.block for r in regions]))
+    blocks = [inner.b.block for inner in regions]
+    empty = not any(b.results or has_choices(b) for b in blocks)
+    results = iter(() if empty else low.b.op("if", [flag], blocks))
     return [rebuild(pair[0], results) for pair in values]
 
 

@@ -10,6 +10,7 @@ from ..ir.types import U32, TensorType
 from . import assess, distributions, programs
 from .builtin_table import builtin
 from .builtins_random import one_key
+from .scopes import suggest
 from .type_errors import AddressMistake, CallMistake, SupportMistake, TypeMistake
 from .values import (
     Derived,
@@ -189,7 +190,16 @@ def _addresses(names: Staged, known: list[str], span: Span) -> list[str] | None:
             wanted = [i.value for i in items if isinstance(i, Static)]
         case _:
             raise TypeMistake("addresses are strings", span, found=describe(names))
-    return [a for a in known if any(a == w or a.startswith(f"{w}/") for w in wanted)]
+    meant = {w: [a for a in known if a == w or a.startswith(f"{w}/")] for w in wanted}
+    for name, found in meant.items():
+        if not found:
+            raise AddressMistake(
+                f"there is no choice called '{name}' here",
+                span,
+                expected=", ".join(known),
+                hint=suggest(name, known),
+            )
+    return [a for a in known if any(a in found for found in meant.values())]
 
 
 @builtin("only(record, names)")

@@ -12,7 +12,7 @@ from ..ir.span import Span
 from ..ir.types import BOOL
 from .arithmetic import Arithmetic, is_weak
 from .type_errors import DTypeMistake, SizeMistake, TypeMistake
-from .values import Staged, Static, Tensor, Tuple, describe, is_number
+from .values import Staged, Static, Tensor, Tuple, describe, is_none, is_number
 
 LARGEST_POWER = 16  # whole powers up to here are multiplied out
 _COMPARE = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
@@ -23,6 +23,8 @@ def binary(a: Arithmetic, op: str, left: Staged, right: Staged, span: Span) -> S
     """`left op right`: operands promoted and broadcast; static operands fold; tuples join."""
     if isinstance(left, Static) and isinstance(right, Static):
         return fold(op, left.value, right.value, span)
+    if op in ("==", "!=") and (is_none(left) or is_none(right)):
+        return Static((op == "==") == (is_none(left) and is_none(right)))
     if op == "+" and isinstance(left, Tuple) and isinstance(right, Tuple):
         return Tuple(left.items + right.items)
     if op == "@":

@@ -342,6 +342,7 @@ def sample(low: Lowering, dist: Dist, by: s.Expr | None, key: Value, at: str, sp
         at=at,
         support=_support_text(dist.decl.support),
         biased=strategy.biased,
+        moving=strategies.moving(strategy, dist),
         sampler=sampler.name,
         density=density,
         rule=rule,

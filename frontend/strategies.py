@@ -16,7 +16,7 @@ from ..ir.span import Span
 from ..ir.types import KEY, TensorType
 from . import syntax as s
 from .distributions import identity, outlined
-from .scopes import children, suggest
+from .scopes import children, names_of, suggest
 from .signatures import bind, coerce_arguments
 from .type_errors import CallMistake, StrategyMistake
 from .values import Dist, Rest, Staged, Tensor, UserFunction, describe
@@ -77,6 +77,15 @@ def fits(strategy: s.FunctionDecl, decl: s.DistributionDecl) -> bool:
     """Whether a distribution has all that a strategy needs."""
     known = {m.name for m in decl.methods} | {p.name for p in decl.parameters}
     return needs(strategy) <= known
+
+
+def moving(strategy: Strategy, dist: Dist) -> tuple[str, ...]:
+    """The parameters by which a strategy has no derivative: those that the support depends on, if
+    it weighs values by their density.
+    """
+    if "logpdf" not in needs(strategy.function.decl):
+        return ()
+    return tuple(n for n in names_of(dist.decl.support) if n in dist.parameters)
 
 
 def choose(low: Lowering, dist: Dist, by: s.Expr | None, span: Span) -> Strategy:

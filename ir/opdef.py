@@ -32,7 +32,8 @@ class OpDef:
     reference: NumPy semantics `f(attrs, *arrays) -> array or tuple`; None for ops whose
         meaning is structural (regions, calls), which the interpreter knows itself.
     attrs: names of the attributes the op takes, in printing order, with their kinds:
-        "int", "ints", "bool", "float", "str", "strs", "dtype", "type", "symbol", "symbols", "array".
+        "int", "ints", "bool", "float", "str", "strs", "dtype", "type", "symbol", "symbols",
+        "array".
     arity: number of operands; None for any.
     regions: names of the regions, as printed; "*" marks any number.
     elementwise: same shape in and out, each element on its own.

@@ -8,7 +8,7 @@ plain functions and `passes/estimators.py` choices, following their strategies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .core import Attrs, Block, Function, Module, Op, Value, walk
 from .errors import IRError
@@ -32,7 +32,9 @@ declare(
         "a choice at address `at` from distribution `dist`: operands are its parameters, a key, "
         "then the options of strategy `by`. Functions: `sampler` (parameters, key) -> value, "
         "`density` (value, parameters) -> log density, `rule` (operands) -> loss, the strategy, "
-        "which calls the rest of the program by `prob.rest`. `biased` says why gradients are",
+        "which calls the rest of the program by `prob.rest`. `biased` says why gradients are; "
+        "`moving` names the parameters by which the strategy has no derivative, as they move the "
+        "support",
         _one,
         attrs=(
             ("dist", "str"),
@@ -40,6 +42,7 @@ declare(
             ("at", "str"),
             ("support", "str"),
             ("biased", "str"),
+            ("moving", "strs"),
             ("sampler", "symbol"),
             ("density", "symbol"),
             ("rule", "symbol"),
@@ -89,11 +92,11 @@ declare(
 declare(
     OpDef(
         "prob.assess",
-        "the log density of choices under program `fn`. Operands: its arguments, the choices `given`, "
-        "numbers for the choices `free`, and for each of the samplers `listed` all values that it "
-        "draws, on a first axis. Results: the free choices, and the log density. What the samplers "
-        "`mapped` draw is made of numbers by `maps`, (numbers, parameters) -> (choice, log "
-        "determinant). Other choices are summed over the values listed",
+        "the log density of choices under program `fn`. Operands: its arguments, the choices "
+        "`given`, numbers for the choices `free`, and for each of the samplers `listed` all values "
+        "that it draws, on a first axis. Results: the free choices, and the log density. What the "
+        "samplers `mapped` draw is made of numbers by `maps`, (numbers, parameters) -> (choice, "
+        "log determinant). Other choices are summed over the values listed",
         _given,
         attrs=(
             ("fn", "symbol"),
@@ -114,12 +117,14 @@ class Choice:
 
     type: of all its values; each loop around it adds a leading axis.
     support: of the distribution, as declared; the first one where branches differ.
+    certain: whether every run makes it, and not only those that take some branch.
     """
 
     address: str
     type: TensorType
     support: str
     span: Span | None
+    certain: bool = True
 
 
 # Supports that unconstrained numbers are mapped onto (stdlib/supports.wg), each with the shape of
@@ -168,11 +173,11 @@ def op_choices(module: Module, op: Op) -> list[Choice]:
         case "prob.trace" if op.attrs["at"]:
             inner = choices_of(module, module.functions[op.attrs["fn"]])
             at = op.attrs["at"]
-            return [Choice(f"{at}/{c.address}", c.type, c.support, op.span) for c in inner]
+            return [replace(c, address=f"{at}/{c.address}", span=op.span) for c in inner]
         case "for":
             trips = op.attrs["trips"]
             return [
-                Choice(c.address, c.type.with_shape((trips, *c.type.shape)), c.support, c.span)
+                replace(c, type=c.type.with_shape((trips, *c.type.shape)))
                 for c in _block_choices(module, op.regions[0])
             ]
         case "if" | "switch":
@@ -189,8 +194,10 @@ def _block_choices(module: Module, block: Block) -> Iterator[Choice]:
 
 def _branch_choices(module: Module, op: Op) -> list[Choice]:
     joined: dict[str, Choice] = {}
+    branches: list[dict[str, Choice]] = []
     for region in op.regions:
         branch: dict[str, Choice] = {}
+        branches.append(branch)
         for choice in _block_choices(module, region):
             _add(branch, choice)
         for address, choice in branch.items():
@@ -202,7 +209,8 @@ def _branch_choices(module: Module, op: Op) -> list[Choice]:
                     expected=str(known.type),
                     found=str(choice.type),
                 )
-    return list(joined.values())
+    certain = {a for a in joined if all(a in b and b[a].certain for b in branches)}
+    return [replace(c, certain=a in certain) for a, c in joined.items()]
 
 
 def sample_sites(module: Module, function: Function) -> Iterator[tuple[str, Op]]:

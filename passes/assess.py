@@ -108,6 +108,14 @@ class Known:
     given: Mapping[str, Value]
     free: Mapping[str, Value]
 
+    def inside(self, at: str) -> Known:
+        """Those of the program at an address, by their addresses there."""
+        parts = [
+            {a.removeprefix(f"{at}/"): v for a, v in part.items() if a.startswith(f"{at}/")}
+            for part in (self.given, self.free)
+        ]
+        return Known(*parts)
+
 
 @dataclass
 class _Found:
@@ -150,7 +158,9 @@ class _Writer:
             else:
                 self.op(b, op, env, known, found)
         for op, inside in sums:
-            found.add(b, self.sum(b, op, inside, env, known))
+            part = self.sum(b, op, inside, env, known)
+            found.made |= part.made
+            found.add(b, part.score)
         return found
 
     def op(self, b: Builder, op: Op, env: Env, known: Known, found: _Found) -> None:
@@ -235,7 +245,12 @@ class _Writer:
                     varying |= values
                     waiting = True
         for op in inside:
-            self.check_bounds(op, varying, first, known)
+            for address in self.moved(op, varying, known):
+                raise EnumerationMistake(
+                    f"the bounds of '{address}' depend on '{first.attrs['at']}', "
+                    "which is summed out",
+                    op.span,
+                )
         return [o for o in rest if o in inside]
 
     def reached(self, first: Op, rest: Sequence[Op], known: Known) -> tuple[set[Op], set[Value]]:
@@ -258,21 +273,55 @@ class _Writer:
             return [v for v in op.results if v not in fixed]
         return op.results
 
-    def check_bounds(self, op: Op, varying: set[Value], first: Op, known: Known) -> None:
-        """A free choice may not have bounds that vary with a choice summed out."""
-        if op.name != "prob.sample" or op.attrs["at"] not in known.free:
-            return
+    def moved(self, op: Op, varying: set[Value], known: Known) -> set[str]:
+        """The free choices that an op makes and that vary, since their bounds do."""
+        if op.name == "prob.sample":
+            return self.moved_choice(op, varying, known)
+        if op.name == "prob.trace":
+            at, callee = op.attrs["at"], self.module.functions[op.attrs["fn"]]
+            inner = {p for p, v in zip(callee.params, op.operands) if v in varying}
+            found = self.moved_in(callee.body.ops, inner, known.inside(at))
+            return {f"{at}/{address}" for address in found}
+        if op.name != "for" and varying.intersection(op.operands):
+            return {c.address for c in op_choices(self.module, op) if c.address in known.free}
+        return {
+            a for region in op.regions for a in self.moved_by_region(op, region, varying, known)
+        }
+
+    def moved_choice(self, op: Op, varying: set[Value], known: Known) -> set[str]:
+        """`moved`, of one choice."""
+        if op.attrs["at"] not in known.free:
+            return set()
         mapped = self.module.functions[self.owner.maps[op.attrs["sampler"]]]
         needed = _needed(mapped)
-        if any(v in varying for p, v in zip(mapped.params[1:], op.operands) if p in needed):
-            raise EnumerationMistake(
-                f"the bounds of '{op.attrs['at']}' depend on '{first.attrs['at']}', "
-                "which is summed out",
-                op.span,
-            )
+        bounds = [v for p, v in zip(mapped.params[1:], op.operands) if p in needed]
+        return set() if varying.isdisjoint(bounds) else {op.attrs["at"]}
 
-    def sum(self, b: Builder, first: Op, inside: Sequence[Op], env: Env, known: Known) -> Value:
-        """The log of the sum over the values of a choice of what it and `inside` score."""
+    def moved_by_region(self, op: Op, region: Block, varying: set[Value], known: Known) -> set[str]:
+        """`moved`, in a region; what a loop is given varies as a whole."""
+        inner = set(varying)
+        if varying.intersection(op.operands):
+            inner.update(region.params[1:])
+        found = self.moved_in(region.ops, inner, known)
+        if inner.intersection(region.results[: op.attrs.get("carries", 0)]):
+            found = self.moved_in(region.ops, {*inner, *region.params[1:]}, known)
+        return found
+
+    def moved_in(self, ops: Sequence[Op], varying: set[Value], known: Known) -> set[str]:
+        """`moved`, for ops in order; adds what varies to `varying`."""
+        found: set[str] = set()
+        for op in ops:
+            if not varying.isdisjoint(used(op)):
+                moved = self.moved(op, varying, known)
+                found |= moved
+                varying.update(op.results if moved else self.varying_results(op, known))
+        return found
+
+    def sum(self, b: Builder, first: Op, inside: Sequence[Op], env: Env, known: Known) -> _Found:
+        """The log of the sum over the values of a choice of what it and `inside` score.
+
+        The free choices that `inside` makes are the same for all values.
+        """
         b.span = first.span
         listed = self.listed[first.attrs["sampler"]]
         count = b.type(listed).shape[0]
@@ -290,18 +339,17 @@ class _Writer:
         region = Block([Value(TensorType(I32), "i"), row])
         inner = Builder(region, first.span)
         within = env | {first.result: row}
-        part = _Found(score=self.density(inner, first, within))
-        rest = self.block(inner, inside, within, known)
-        part.add(inner, rest.score)
-        if rest.made:
-            raise self.mistake(first.attrs["at"], next(o for o in inside if o.regions))
-        region.results = [part.score] if part.score is not None else []
-        (scores,) = b.op("for", [listed], [region], trips=count, carries=0)
+        score = self.density(inner, first, within)
+        part = self.block(inner, inside, within, known)
+        part.add(inner, score)
+        region.results = [*part.made.values(), *([part.score] if part.score is not None else [])]
+        *made, scores = b.op("for", [listed], [region], trips=count, carries=0)
         self.joint //= count
         for op in (first, *inside):
             at = first.attrs["at"]
             self.lost.update({v: at for v in op.results if v not in env})
-        return _log_sum_exp(b, scores)
+        rows = {a: _first_row(b, v) for a, v in zip(part.made, made)}
+        return _Found(rows, _log_sum_exp(b, scores))
 
     # Ops that hold choices
 
@@ -310,8 +358,9 @@ class _Writer:
         at = op.attrs["at"]
         callee = self.module.functions[op.attrs["fn"]]
         addresses = [c.address for c in choices_of(self.module, callee)]
-        given = {a: known.given[f"{at}/{a}"] for a in addresses if f"{at}/{a}" in known.given}
-        free = {a: known.free[f"{at}/{a}"] for a in addresses if f"{at}/{a}" in known.free}
+        inside = known.inside(at)
+        given = {a: inside.given[a] for a in addresses if a in inside.given}
+        free = {a: inside.free[a] for a in addresses if a in inside.free}
         types = {a: b.type(v) for a, v in free.items()}
         copy = self.owner.copy(callee.name, tuple(given), types)
         operands = [env.get(v, v) for v in op.operands]
@@ -440,6 +489,13 @@ def _needed(function: Function) -> set[Value]:
 def _row(stacked: Value) -> Value:
     type = Builder.type(stacked)
     return Value(type.with_shape(type.shape[1:]), stacked.name)
+
+
+def _first_row(b: Builder, stacked: Value) -> Value:
+    shape = b.type(stacked).shape
+    start, limit = (0,) * len(shape), (1, *shape[1:])
+    row = b.slice(stacked, start=start, limit=limit, stride=(1,) * len(shape))
+    return b.reshape(row, shape=shape[1:])
 
 
 def _log_sum_exp(b: Builder, x: Value) -> Value:

@@ -39,11 +39,13 @@ class Batcher:
         self.env = env
         self.draws = draws
         self.mapped: set[Value] = set()
+        self.calls: Rule | None = None  # the rule for `call`, where there is one
 
     def inside(self, b: Builder) -> Batcher:
         """A batcher that writes elsewhere, with the values of this one."""
         inner = Batcher(b, self.size, dict(self.env), self.draws)
         inner.mapped = set(self.mapped)
+        inner.calls = self.calls
         return inner
 
     def run(self, block: Block) -> None:
@@ -59,7 +61,7 @@ class Batcher:
             ):
                 clone_op(self.b, op, self.env)
                 continue
-            rule = BATCH.get(op.name)
+            rule = self.calls if op.name == "call" else BATCH.get(op.name)
             if rule is None:
                 raise CompilerBug(f"no batching rule for {op.name}")
             results = rule(self, op)

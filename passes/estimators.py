@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from ..ir.builder import Builder
 from ..ir.clone import Env, clone_op
 from ..ir.core import Block, Function, Module, Op, Value, walk
-from ..ir.errors import WengertError
 from ..ir.opdef import symbols
 from ..ir.types import I32, TensorType
 from .affine import Affine, affine_in, sequence
 from .inline import inline_where
 from .linear_use import check_linear_use
+from .pathwise import EstimatorMistake, check_pathwise
 
 MOST_UNROLLED = 16  # trips of a loop that is written out for a strategy that needs it
 MOST_OPS = 200_000  # of one expanded program
@@ -33,12 +33,9 @@ MOST_OPS = 200_000  # of one expanded program
 Finish = Callable[[Builder, Env], Value]
 
 
-class EstimatorMistake(WengertError):
-    """A choice that its strategy cannot estimate where it stands."""
-
-
 def estimators(module: Module) -> Module:
     """The entry, and what it calls, without `prob.sample`, `prob.rest` and `prob.expect`."""
+    check_pathwise(module)
     expander = _Estimators(module)
     expander.expand(module.entry)
     return expander.out

@@ -9,7 +9,7 @@ from .inline import inline_function
 from .jvp import NotDifferentiable
 from .simplify import simplify
 from .streams import streams
-from .vectorize import vectorize
+from .vectorize import vectorized
 
 DERIVE = {"diff.jvp": jvp_function, "diff.vjp": vjp_function}
 
@@ -52,8 +52,8 @@ def _expand(
 
 def _prepare(module: Module, name: str) -> None:
     """Simplify a function before it is differentiated: array code derives to array code."""
-    alone = Module({name: inline_function(module, name)}, name)
-    module.functions[name] = simplify(vectorize(streams(alone))).main
+    alone = streams(Module({name: inline_function(module, name)}, name)).main
+    module.functions[name] = simplify(Module({name: vectorized(module, alone)}, name)).main
 
 
 def _rewrite(

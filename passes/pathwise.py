@@ -21,12 +21,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ..ir.core import Block, Function, Module, Op, Value, walk
+from ..ir.core import Block, Module, Op, Value, walk
 from ..ir.errors import WengertError
 from ..ir.types import TensorType
 
 STEPS = ("floor", "ceil", "round", "trunc", "sign", "floordiv", "mod")
-INDEXED = ("gather", "dynamic_slice")
+INDICES = {  # the operands that say where an op reads or writes
+    "gather": slice(1, 2),
+    "dynamic_slice": slice(1, None),
+    "dynamic_update": slice(2, None),
+    "scatter_add": slice(1, 2),
+}
 REQUESTS = ("diff.jvp", "diff.vjp")
 PARAMETER = "parameter"  # a source: what derivatives are asked by
 
@@ -154,7 +159,7 @@ class _Flows:
     def convert(self, op: Op, given: list[Flow], env: dict[Value, Flow]) -> list[Flow]:
         source, target = (_is_float(v) for v in (op.operands[0], op.result))
         if source != target:
-            kind = "a number" if target else f"an {op.attrs['dtype']}"
+            kind = "a number" if target else f"the type {op.attrs['dtype']}"
             self.stop(given[0], op, f"is turned into {kind}")
         return given
 
@@ -163,20 +168,22 @@ class _Flows:
         return [condition.step | first | second]
 
     def indexed(self, op: Op, given: list[Flow], env: dict[Value, Flow]) -> list[Flow]:
-        """A read at an index: it may be continuous if the array depends on the choice, too."""
-        array, index = given[0], joined(given[1:])
-        if index.jumps not in array.along:
-            self.stop(index, op, "decides which element is read")
-        return [array | index.step]
+        """What is at an index; that may be continuous where the elements depend on the choice."""
+        at = INDICES[op.name]
+        index = joined(given[at])
+        elements = joined(g for i, g in enumerate(given) if i not in range(len(given))[at])
+        if index.jumps not in elements.along:
+            self.stop(index, op, "decides which element is meant")
+        return [elements | index.step]
 
     def sample(self, op: Op, given: list[Flow], env: dict[Value, Flow]) -> list[Flow]:
         reach, count = self.reach(op), self.parameters(op)
         if self.strict and not op.attrs["biased"]:
             self.check_parameters(op, given[:count], reach)
-        moved = [i for i, flow in enumerate(given) if flow.along and i in reach.value]
-        along: Sources = frozenset({op}) if moved else NONE
+        through = joined(flow for i, flow in enumerate(given) if i in reach.value)
+        along: Sources = frozenset({op}) if through.along else NONE
         noise: Sources = frozenset({op}) if _is_float(op.result) else NONE
-        return [Flow(along, NONE, noise)]
+        return [Flow(along, through.decided, noise)]
 
     def parameters(self, op: Op) -> int:
         """How many operands of a choice are parameters of its distribution."""
@@ -190,7 +197,7 @@ class _Flows:
                 continue
             if i not in reach.value | reach.loss:
                 raise _blind(op, names[i])
-            if i in op.attrs["moving"]:
+            if names[i] in op.attrs["moving"]:
                 raise _moving(op, names[i])
 
     def reach(self, op: Op) -> Reach:
@@ -267,7 +274,7 @@ RULES: dict[str, Rule] = {
     "switch": _Flows.branches,
     "for": _Flows.loop,
     "while": _Flows.while_loop,
-    **dict.fromkeys(INDEXED, _Flows.indexed),
+    **dict.fromkeys(INDICES, _Flows.indexed),
     **dict.fromkeys(REQUESTS, _Flows.request),
 }
 

@@ -112,7 +112,14 @@ def _sum(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
         shape = tuple(n for i, n in enumerate(type.shape) if i not in axes)
         small = b.const(value, type.with_shape(shape))
         return [b.mul(small, b.const(count, small))] if count else [b.const(0, small)]
-    for find in (_sum_of_broadcast, _sum_of_negation, _sum_of_pads, _sum_of_dot, _contraction):
+    for find in (
+        _sum_of_broadcast,
+        _sum_of_negation,
+        _sum_of_pads,
+        _sum_of_batch,
+        _sum_of_dot,
+        _contraction,
+    ):
         found = find(b, x, axes)
         if found is not None:
             return found
@@ -164,6 +171,25 @@ def _is_padded(b: Simplifier, x: Value, axes: tuple[int, ...]) -> bool:
     if op.name != "pad" or b.splat(op.operands[1]) != 0:
         return False
     return not any(op.attrs[k][a] for k in ("low", "high", "interior") for a in axes)
+
+
+def _sum_of_batch(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
+    """Outer products summed over batch axes contract them: gradients of shared weights do so."""
+    op = made(b, x, "dot_general")
+    if op is None or op.attrs["lhs_contract"]:
+        return None
+    new: dict[str, tuple[int, ...]] = {}
+    batch = len(op.attrs["lhs_batch"])
+    summed = [i for i in range(batch) if i in axes]
+    if not summed:
+        return None
+    for side in ("lhs", "rhs"):
+        old = op.attrs[f"{side}_batch"]
+        new[f"{side}_batch"] = tuple(a for i, a in enumerate(old) if i not in summed)
+        new[f"{side}_contract"] = tuple(old[i] for i in summed)
+    left = [i for i in range(len(shape_of(x))) if i not in summed]
+    rest = tuple(left.index(a) for a in axes if a not in summed)
+    return [b.reduce_sum(b.dot_general(*op.operands, **new), axes=rest)]
 
 
 def _sum_of_dot(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:

@@ -188,7 +188,10 @@ def _dot(b: Any, op: Op, known: Known, ct: Value, linear: Sequence[bool]) -> Cot
 
 
 def _dot_side(b: Any, op: Op, other: Value, ct: Value, left: bool) -> Value:
-    """The cotangent of one side: ct contracted with the other side's free axes, put in order."""
+    """The cotangent of one side: ct contracted with the other side's free axes.
+
+    Whichever of the two stands first, the axes of the product should need no other order.
+    """
     mine, theirs = ("lhs", "rhs") if left else ("rhs", "lhs")
     my_batch, my_contract = op.attrs[f"{mine}_batch"], op.attrs[f"{mine}_contract"]
     their_batch, their_contract = op.attrs[f"{theirs}_batch"], op.attrs[f"{theirs}_contract"]
@@ -199,18 +202,17 @@ def _dot_side(b: Any, op: Op, other: Value, ct: Value, left: bool) -> Value:
     # Axes of ct: batch, free axes of the left side, free axes of the right side.
     first = n + (len(my_free) if left else 0)
     contract = tuple(range(first, first + len(their_free)))
-    batch = tuple(range(n))
-    out = b.dot_general(
-        ct,
-        other,
-        lhs_batch=batch,
-        rhs_batch=their_batch,
-        lhs_contract=contract,
-        rhs_contract=tuple(their_free),
-    )
-    # Axes of out: batch, my free axes, then the contracted ones in the order of `other`.
     order = sorted(range(len(their_contract)), key=lambda i: their_contract[i])
-    names = [*my_batch, *my_free, *(my_contract[i] for i in order)]
+    contracted = [my_contract[i] for i in order]  # the axes left of `other`
+    sides = [(ct, tuple(range(n)), contract), (other, their_batch, tuple(their_free))]
+    names = [*my_batch, *my_free, *contracted]
+    turned = [*my_batch, *contracted, *my_free]
+    if names != sorted(names) and turned == sorted(turned):
+        sides, names = sides[::-1], turned
+    (left_side, lb, lc), (right_side, rb, rc) = sides
+    out = b.dot_general(
+        left_side, right_side, lhs_batch=lb, rhs_batch=rb, lhs_contract=lc, rhs_contract=rc
+    )
     perm = tuple(names.index(i) for i in range(my_rank))
     return out if perm == tuple(range(my_rank)) else b.transpose(out, perm=perm)
 

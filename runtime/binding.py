@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..frontend import syntax
-from ..ir.struct import Struct
+from ..ir.struct import RecordStruct, Struct
+from ..ir.types import KEY, TensorType
 from .errors import ArgumentError, CallError
 from .values import Array, Converter, Place, describe, fits
 
@@ -103,6 +104,72 @@ def bind(
             item = _flattened(converter, value, parameter, place, arrays)
         signature.append((parameter.name, item))
     return Bound(tuple(signature), tuple(arrays))
+
+
+def bind_again(
+    signature: Sequence[tuple[str, Struct | Static]],
+    names: Sequence[str],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    device: type | None,
+) -> Bound | None:
+    """The arguments of a call like an earlier one: arrays of just the types in its signature.
+
+    None for all others, mistakes included: `bind` looks at them with care.
+    """
+    if len(args) + len(kwargs) != len(signature) or len(args) > len(names):
+        return None
+    given = dict(zip(names, args))
+    given.update(kwargs)
+    arrays: list[Array] = []
+    for name, item in signature:
+        if name not in given:
+            return None
+        value = given[name]
+        if isinstance(item, Static):
+            if type(value) is not type(item.value) or value != item.value:
+                return None
+        elif not _has_struct(value, item, device, arrays):
+            return None
+    return Bound(tuple(signature), tuple(arrays))
+
+
+def _has_struct(value: Any, struct: Struct, device: type | None, arrays: list[Array]) -> bool:
+    """Whether a value is arrays of just these types, which are appended to `arrays`."""
+    if isinstance(struct, TensorType):
+        array = _same_tensor(value, struct, device)
+        if array is None:
+            return False
+        arrays.append(array)
+        return True
+    if isinstance(struct, RecordStruct):
+        return (
+            type(value) is dict
+            and len(value) == len(struct.fields)
+            and all(
+                n in value and _has_struct(value[n], s, device, arrays) for n, s in struct.fields
+            )
+        )
+    return (
+        type(value) is tuple
+        and len(value) == len(struct.items)
+        and all(_has_struct(v, s, device, arrays) for v, s in zip(value, struct.items))
+    )
+
+
+def _same_tensor(value: Any, type_: TensorType, device: type | None) -> Array | None:
+    """An array of this type as compiled code reads it, None for any other value."""
+    wanted = type_.dtype.numpy
+    if type(value) is not np.ndarray:
+        on_device = device is not None and isinstance(value, device)
+        return value if on_device and value.dtype == wanted and value.shape == type_.shape else None
+    if not value.flags.c_contiguous:
+        return None
+    if type_.dtype is KEY and value.dtype == np.uint32 and value.shape == (*type_.shape, 2):
+        value = value.view(np.uint64).reshape(type_.shape)
+    if value.dtype != wanted or value.shape != type_.shape or not value.flags.aligned:
+        return None
+    return value
 
 
 def _flattened(

@@ -13,7 +13,7 @@ from ..ir.prob import Choice, choices_of
 from ..ir.span import Span
 from ..ir.struct import RecordStruct, Struct, TupleStruct, leaves
 from ..ir.types import TensorType
-from .binding import Bound, Static, bind
+from .binding import Bound, Static, bind, bind_again
 from .errors import ArgumentError, BackendError, CallError
 from .keys import split_key
 from .requests import Request, choose_wrt, float_leaves
@@ -55,6 +55,7 @@ class CompiledFunction:
         self._fast: dict[tuple[type, ...], Callable[..., Any]] = {}
         self._specializations: dict[Any, Specialization] = {}
         self._last: Specialization | None = None
+        self._names = [p.name for p in decl.parameters]
 
     def __repr__(self) -> str:
         params = ", ".join(p.name for p in self.decl.parameters)
@@ -297,6 +298,12 @@ class CompiledFunction:
         return bind(self.decl, self.program.converter(self.decl), args, kwargs, CompiledFunction)
 
     def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Specialization, Bound]:
+        last = self._last
+        if last is not None:
+            device = self.program.plain_converter().device
+            again = bind_again(last.signature, self._names, args, kwargs, device)
+            if again is not None:
+                return last, again
         bound = self._bound(args, kwargs)
         return self._specialize(bound), bound
 

@@ -40,7 +40,7 @@ class Program:
         self.backend = backend
         self.real = _REALS[real]
         self._functions: dict[str, CompiledFunction] = {}
-        self._converter = Converter(_records(source), self.real)
+        self._converter = Converter(_records(source), self.real, _device_arrays(backend))
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -85,6 +85,15 @@ class Program:
     def plain_converter(self) -> Converter:
         """The converter for values that belong to no declaration, such as tangents."""
         return self._converter
+
+
+def _device_arrays(backend: str) -> type | None:
+    """The class of arrays that stay on the device of a backend."""
+    if backend != "xla":
+        return None
+    import jax
+
+    return jax.Array
 
 
 def _records(source: front.Program) -> dict[str, syntax.RecordDecl]:

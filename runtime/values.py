@@ -24,6 +24,7 @@ from ..ir.types import BOOL, DTYPES, F32, F64, I32, I64, KEY, DType, TensorType
 from .errors import ArgumentError
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_PLAIN = {t.numpy: t for t in (F32, F64, I32, I64, BOOL)}
 Records = Mapping[str, syntax.RecordDecl]
 
 
@@ -47,11 +48,15 @@ class Place:
 
 
 class Converter:
-    """Flattens arguments of one program. `real` is the program's default float type."""
+    """Flattens arguments of one program. `real` is the program's default float type.
 
-    def __init__(self, records: Records, real: DType) -> None:
+    device: a class of arrays that the backend takes as they are, where they have the right dtype.
+    """
+
+    def __init__(self, records: Records, real: DType, device: type | None = None) -> None:
         self.records = records
         self.real = real
+        self.device = device
 
     def flatten(
         self, value: Any, annotation: syntax.TypeExpr | None, place: Place, out: list[Array]
@@ -126,6 +131,11 @@ class Converter:
             array = key_array(value, place)
             out.append(array)
             return TensorType(KEY, array.shape)
+        if self.device is not None and isinstance(value, self.device):
+            own = _PLAIN.get(value.dtype)
+            if own is not None and own is (dtype or own):
+                out.append(value)
+                return TensorType(own, value.shape)
         array = _as_array(value, dtype, place)
         target = dtype or self._own_dtype(value, array, place)
         out.append(_convert(array, target, place))

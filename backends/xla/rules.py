@@ -88,7 +88,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "acosh": lax.acosh,
     "atanh": lax.atanh,
     "sigmoid": lax.logistic,
-    "softplus": lambda x: lax.max(x, jnp.zeros_like(x)) + lax.log1p(lax.exp(-lax.abs(x))),
+    "softplus": lambda x: jnp.where(x < 0, 0, x) + lax.log1p(lax.exp(-lax.abs(x))),
     "erf": lax.erf,
     "erfc": lax.erfc,
     "erfinv": lax.erf_inv,

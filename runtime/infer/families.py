@@ -27,7 +27,7 @@ class Family:
     run: the guide with its arguments. steps: statements from its trace `t` to `u`.
     density: log q(u) where `phi` is known, `stopped` that with constant parameters, for gradients
     that vanish where q is the posterior (Roeder et al. 2017). start: (u, size option) -> phi.
-    least: how many numbers it needs.
+    rate: of adam, for a start. least: how many numbers it needs.
     """
 
     title: str
@@ -38,17 +38,19 @@ class Family:
     density: str
     stopped: str
     start: Start
+    rate: float = 0.05
     least: int = 1
 
 
-def _normal(title: str, doc: str, distribution: str, start: Start, *imports: str) -> Family:
+def _normal(title: str, doc: str, distribution: str, start: Start) -> Family:
     declarations = f'''guide approximation(phi):
     "{doc}"
+    scale = exp(phi.log_scale)
     u ~ {distribution}
 '''
     return Family(
         title,
-        imports,
+        (),
         declarations,
         "approximation(phi)",
         ("u = t.u",),
@@ -63,19 +65,15 @@ def _mean_field(at: Array, size: int) -> dict[str, Any]:
 
 
 def _full_rank(at: Array, size: int) -> dict[str, Any]:
-    n = len(at)
-    factor = np.zeros(n * (n + 1) // 2, at.dtype)
-    factor[np.cumsum(np.arange(1, n + 1)) - 1] = SCALE  # the diagonal, row by row
-    return {"loc": at, "factor": factor}
+    return _mean_field(at, size) | {"below": np.zeros((len(at), len(at)))}
 
 
 def _low_rank(at: Array, size: int) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    columns = FIRST_SCALE * rng.normal(size=(len(at), size)) / np.sqrt(size)
-    return {"loc": at, "factor": columns.astype(at.dtype), "log_scale": np.full_like(at, SCALE)}
+    columns = np.random.default_rng(0).normal(size=(len(at), size)) / np.sqrt(size)
+    return _mean_field(at, size) | {"columns": columns}
 
 
-FLOW = '''guide approximation():
+FLOW = """guide approximation():
     "Standard normal numbers, which a flow maps to u."
     z ~ mvn_diag(zeros({n}), ones({n}))
 
@@ -83,13 +81,13 @@ fn onto_u(phi, z):
     "(u, log determinant): layers, then a scale and a shift of every number."
     y, logdet = flows.{flow}_forward(phi.layers, z)
     return (phi.loc + exp(phi.log_scale) * y, logdet + sum(phi.log_scale))
-'''
-INVERSE = '''
+"""
+INVERSE = """
 fn log_q(phi, u):
     "Log density of u, from the z that the flow maps to it."
     z, logdet = flows.coupling_inverse(phi.layers, (u - phi.loc) * exp(-phi.log_scale))
     return logpdf(approximation(), {{z}}) - logdet - sum(phi.log_scale)
-'''
+"""
 WIDTH = 32  # hidden features of a coupling layer
 
 
@@ -113,20 +111,19 @@ FAMILIES: dict[str, Family] = {
     "mean_field": _normal(
         "A mean-field normal guide",
         "Independent normal numbers.",
-        "mvn_diag(phi.loc, exp(phi.log_scale))",
+        "mvn_diag(phi.loc, scale)",
         _mean_field,
     ),
     "full_rank": _normal(
         "A full-rank normal guide",
         "Normal numbers of any covariance.",
-        "mvn_cholesky(phi.loc, bijectors.lower_cholesky_forward(phi.factor, {n}))",
+        "mvn_cholesky(phi.loc, scale[:, None] * (eye({n}) + tril(phi.below, -1) / sqrt({n})))",
         _full_rank,
-        "bijectors",
     ),
     "low_rank": _normal(
         "A low-rank normal guide",
-        "Normal numbers whose covariance is a diagonal and a few columns times their transpose.",
-        "mvn_lowrank(phi.loc, phi.factor, exp(2.0 * phi.log_scale))",
+        "Normal numbers with the covariance of a few columns and noise.",
+        "mvn_lowrank(phi.loc, scale[:, None] * phi.columns, scale * scale)",
         _low_rank,
     ),
     "flow": Family(
@@ -138,6 +135,7 @@ FAMILIES: dict[str, Family] = {
         "(score(t) - logdet)",
         "log_q(stop_gradient(phi), u)",
         _coupling,
+        rate=0.01,
         least=2,
     ),
     "planar": Family(
@@ -149,6 +147,7 @@ FAMILIES: dict[str, Family] = {
         "(score(t) - logdet)",
         "(score(t) - logdet)",
         _planar,
+        rate=0.02,
     ),
 }
 SIZES = {"low_rank": 5, "flow": 4, "planar": 8}  # columns or layers, where nothing is asked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,12 +17,13 @@ from ..errors import CallError
 from ..function import CompiledFunction
 from ..keys import key as make_key
 from ..program import Program
-from ..values import Array, describe, to_python, unflatten
+from ..values import Array, describe
 from .errors import GuideError, NonFiniteDensity
 from .families import FAMILIES, SIZES, Family
-from .problem import Problem, flat, problem
+from .problem import Problem, arguments, flat, problem
 from .source import Given, guide_text, own_guide_text, path_of, terms_text
 
+RATE = 0.02  # adam's first rate for guides of programs
 TRIES = 32  # places that a fit may start from: the origin, and numbers between -2 and 2
 
 
@@ -46,6 +47,11 @@ class Guide:
     def given(self) -> dict[str, Any]:
         """The arguments of the objectives besides phi."""
         return Given(self.problem).values()
+
+    @property
+    def rate(self) -> float:
+        """Adam's first rate."""
+        return RATE
 
     def start(self, key: Any = None) -> dict[str, Any]:
         """Parameters to start a fit from."""
@@ -75,6 +81,11 @@ class AutoGuide(Guide):
     def family(self) -> Family:
         """What the kind is."""
         return FAMILIES[self.kind]
+
+    @property
+    def rate(self) -> float:
+        """Adam's first rate."""
+        return self.family.rate
 
     def start(self, key: Any = None) -> dict[str, Any]:
         """Parameters to start a fit from: small scales around the most probable of some places.
@@ -211,8 +222,7 @@ def own_guide(asked: Problem, guide: CompiledFunction, start: Any) -> OwnGuide:
         {**given, **start},
         CompiledFunction,
     )
-    arrays = iter(bound.arrays)
-    values = {n: unflatten(s, arrays, to_python) for n, s in bound.signature}  # type: ignore[arg-type]
+    values = arguments(bound)
     _check_choices(asked, guide, {**given, **start})
     known = {path_of(asked.model): asked.model.program.source}
     known[path_of(guide)] = guide.program.source
@@ -238,6 +248,3 @@ def _check_choices(asked: Problem, guide: CompiledFunction, given: Mapping[str, 
             expected=", ".join([*wanted, *asked.summed]),
             found=", ".join(made) or "no choices",
         )
-
-
-__all__ = ["AutoGuide", "Guide", "OwnGuide", "Sequence", "autoguide", "own_guide"]

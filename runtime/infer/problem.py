@@ -59,7 +59,9 @@ class Problem:
 
     def addresses(self) -> dict[str, TensorType]:
         """The observed and the latent choices with their types."""
-        return {c.address: c.type for c in (*self.observed, *self.latents)}
+        return {c.address: c.type for c in self.observed} | {
+            c.address: c.type for c in self.latents
+        }
 
 
 def problem(
@@ -80,16 +82,14 @@ def problem(
             expected='such as {"y": y}',
             found=describe(data),
         )
-    bound = bind(
-        model.decl, model.program.converter(model.decl), args, named, CompiledFunction
-    )
+    bound = bind(model.decl, model.program.converter(model.decl), args, named, CompiledFunction)
     made = {c.address: c for c in model.choices(*args, **named)}
     observed = _observed(model, made, data)
     hidden = [c for a, c in made.items() if a not in observed]
     latents = _latents(model, [c for c in hidden if c.type.dtype.is_float])
     return Problem(
         model,
-        _arguments(bound),
+        arguments(bound),
         nested(observed),
         tuple(c for a, c in made.items() if a in observed),
         latents,
@@ -121,13 +121,13 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _arguments(bound: Bound) -> dict[str, Any]:
+def arguments(bound: Bound) -> dict[str, Any]:
     """Arguments as they were converted for the model."""
-    arrays, out = iter(bound.arrays), {}
-    for name, item in bound.signature:
-        static = isinstance(item, Static)
-        out[name] = item.value if static else unflatten(item, arrays, to_python)
-    return out
+    arrays = iter(bound.arrays)
+    return {
+        name: item.value if isinstance(item, Static) else unflatten(item, arrays, to_python)
+        for name, item in bound.signature
+    }
 
 
 def _observed(
@@ -167,6 +167,13 @@ def _latents(model: CompiledFunction, choices: Sequence[Choice]) -> tuple[Latent
                 choice.span,
                 expected="a name, and a support of " + ", ".join(FREE_SHAPES),
                 found=f"support {choice.support}",
+            )
+        if not choice.certain:
+            raise GuideError(
+                f"only some runs of the model '{model.__name__}' make the choice "
+                f"'{choice.address}'",
+                choice.span,
+                hint="choose it before the branch: where it is not made, it has no density",
             )
         free = free_type(choice)
         found.append(Latent(choice.address, choice.type, free, choice.support, start))

@@ -12,6 +12,7 @@ from ..errors import CallError
 from ..values import Array
 
 LEAST_TAIL = 5  # fewer weights say nothing about the tail
+FLAT = 1e-4  # how much of the largest weight must stand out of the others for a tail
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def _smooth_tail(weights: Array, tail: int) -> float:
     largest, cut = order[-tail:], weights[order[-tail - 1]]
     cut = max(cut, np.log(np.finfo(np.float64).tiny))
     over = np.exp(weights[largest]) - np.exp(cut)
-    if over[-1] <= 0.0 or over[-1] - over[0] < 1e-12 * over[-1]:
-        return -np.inf  # equal weights
+    if over[-1] < FLAT:
+        return -np.inf
     khat, scale = pareto_fit(np.maximum(over, np.finfo(np.float64).tiny))
     if np.isfinite(khat):
         chances = (np.arange(tail) + 0.5) / tail
@@ -90,4 +91,5 @@ def pareto_fit(x: Array) -> tuple[float, float]:
 def _quantiles(chances: Array, shape: float, scale: float) -> Array:
     if abs(shape) < 1e-12:
         return np.asarray(-scale * np.log1p(-chances))
-    return np.asarray(scale * np.expm1(-shape * np.log1p(-chances)) / shape)
+    with np.errstate(over="ignore"):  # infinite quantiles are cut to the largest weight
+        return np.asarray(scale * np.expm1(-shape * np.log1p(-chances)) / shape)

@@ -29,15 +29,15 @@ def guide_text(problem: Problem, family: Family) -> str:
         + "\n".join(f"#     {line}" for line in _layout(problem.latents)),
         "\n".join([_import(problem.model, "target"), *(f"import {i}" for i in family.imports)]),
         family.declarations.format(n=problem.size).rstrip(),
-        f'''fn latents(u):
+        f"""fn latents(u):
     "The parts of u by address."
-    return {_record({c.address: _part(c) for c in problem.latents})}''',
-        f'''fn joint(u{given.parameters}):
+    return {_record({c.address: _part(c) for c in problem.latents})}""",
+        f"""fn joint(u{given.parameters}):
     "The model's trace for u; its score has the log determinant of the map from u."
-    return assess({given.model}, {given.data}, latents(u))''',
-        f'''fn log_joint(u{given.parameters}) -> real:
+    return assess({given.model}, {given.data}, latents(u))""",
+        f"""fn log_joint(u{given.parameters}) -> real:
     "Log density of u and the data."
-    return score(joint(u{given.names}))''',
+    return score(joint(u{given.names}))""",
     ]
     steps = [f"t ~ {family.run}", *family.steps]
     parts += [
@@ -76,38 +76,39 @@ def own_guide_text(
     call = f"{'target' if same else 'guides'}.{guide.__name__}({', '.join(arguments)})"
     known = "{drawn, data}" if problem.observed else "{drawn}"
     steps = [f"drawn ~ {call}", f"run = assess({given.model}, {known})"]
-    return "\n\n".join(
-        [
-            f"# Objectives of the guide '{guide.__name__}' of the model "
-            f"'{problem.model.__name__}', written by wg.infer.vi.",
-            "\n".join(imports),
-            _objective(
-                f"elbo(phi{given.parameters})",
-                "The evidence lower bound E[log p(choices, data) - log q(choices)].",
-                [*steps, "return score(run) - score(drawn)"],
-            ),
-            _objective(
-                f"draws(phi{given.parameters})",
-                "A draw from the guide, and the log of p(choices, data) / q(choices) there.",
-                [*steps, f"return {given.drawn('score(run) - score(drawn)')}"],
-            ),
-        ]
-    ) + "\n"
+    return (
+        "\n\n".join(
+            [
+                f"# Objectives of the guide '{guide.__name__}' of the model "
+                f"'{problem.model.__name__}', written by wg.infer.vi.",
+                "\n".join(imports),
+                _objective(
+                    f"elbo(phi{given.parameters})",
+                    "The evidence lower bound E[log p(choices, data) - log q(choices)].",
+                    [*steps, "return score(run) - score(drawn)"],
+                ),
+                _objective(
+                    f"draws(phi{given.parameters})",
+                    "A draw from the guide, and the log of p(choices, data) / q(choices) there.",
+                    [*steps, f"return {given.drawn('score(run) - score(drawn)')}"],
+                ),
+            ]
+        )
+        + "\n"
+    )
 
 
 def terms_text(problem: Problem) -> str:
     """The log density of every choice on its own, for numbers u."""
     given = Given(problem)
     addresses = problem.addresses()
-    terms = [
-        f'a{i}: score(generate({given.model}, run, "{a}"))' for i, a in enumerate(addresses)
-    ]
-    return f'''
+    terms = [f'a{i}: score(generate({given.model}, run, "{a}"))' for i, a in enumerate(addresses)]
+    return f"""
 objective terms(u{given.parameters}):
     "Log densities of the choices, each on its own."
     run = joint(u{given.names})
     return {{{", ".join(terms)}}}
-'''
+"""
 
 
 class Given:

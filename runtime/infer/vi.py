@@ -15,8 +15,8 @@ from .guides import Guide, autoguide, own_guide
 from .posterior import Posterior
 from .problem import problem
 
-RATE = 0.05  # of the optimiser where none is given, going down to RATE / 50
-B2 = 0.95  # its memory of squared gradients: short, as the first ones are much the largest
+DECAY = 0.02  # what is left of adam's rate at the end, where no optimizer is given
+B2 = 0.95  # adam's memory of squared gradients: short, as the first ones are much the largest
 
 
 def vi(
@@ -41,8 +41,8 @@ def vi(
         parameters to fit start at `start` (a dict by name), and whose others have the names of
         arguments of the model or of data.
     start: with a kind, fields of the guide's parameters to start from elsewhere.
-    steps, samples, optimizer, key: those of `wg.fit`; adam by default, with a rate that goes
-        from 0.05 down. options: further options of `wg.fit`.
+    steps, samples, optimizer, key: those of `wg.fit`; adam by default, with a rate that suits the
+        kind of guide and goes down. options: further options of `wg.fit`.
 
     Raises DataError, GuideError and NonFiniteDensity, and what `wg.fit` raises.
     """
@@ -57,7 +57,8 @@ def vi(
     else:
         chosen = autoguide(model, data, *args, kind=guide, size=size, **named)
         phi = _changed(chosen.start(key), start)
-    optimizer = optimizer or adam(cosine_decay(RATE, max(steps, 1), RATE / 50), b2=B2)
+    rate = chosen.rate
+    optimizer = optimizer or adam(cosine_decay(rate, max(steps, 1), DECAY * rate), b2=B2)
     found = fit(
         chosen.program.elbo,
         {"phi": phi},

@@ -228,6 +228,16 @@ def test_branches_loops_and_nested_programs(backend: str) -> None:
     assert taken == {True, False}
 
 
+def test_choices_of_a_branch_that_sets_nothing() -> None:
+    text = "model m(c: bool):\n    if c:\n        x ~ normal(0.0, 2.0)\n    y ~ normal(0.0, 1.0)\n"
+    program = wg.compile(text, real="f64")
+    both = stats.norm.logpdf(0.5, 0, 2) + stats.norm.logpdf(0.3)
+    assert program.m.logpdf({"x": 0.5, "y": 0.3}, True) == pytest.approx(both, rel=1e-12)
+    alone = stats.norm.logpdf(0.3)
+    assert program.m.logpdf({"x": 0.0, "y": 0.3}, False) == pytest.approx(alone, rel=1e-12)
+    assert program.m.simulate(True, key=wg.key(0)).choices["x"] != 0.0
+
+
 def test_another_choice_leaves_the_draws_of_the_others_alone() -> None:
     less = wg.compile("model m():\n    x ~ normal(0.0, 1.0)\n    y ~ normal(x, 1.0)\n")
     more = wg.compile(

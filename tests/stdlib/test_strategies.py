@@ -28,7 +28,8 @@ from wengert.runtime.keys import split_key
 
 import wengert as wg
 
-BIAS = 0.05  # of the gradient, found with probability above 0.99; slow tests: 0.02
+BIAS = 0.05  # of the gradient, found with probability above 0.99: scalars; twice that for batches
+SLOW_BIAS = 0.015  # in slow tests
 POWER = 4.5 + 2.33
 CHUNK = 20_000
 MOST = 400  # chunks
@@ -62,7 +63,7 @@ fn shares(x): return 2.0 * x[0] * x[1] + x[2] * x[2] - 0.4
 fn correlations(l):
     r = l @ l.T
     return r[1, 0]^2 + 2.0 * r[2, 0]^4 - 0.5 * r[2, 1]^2
-fn mixed(x): return 0.8 * x[0] - 0.5 * x[1] + 0.3 * x[2] + x[0] * x[1]
+fn mixed(x): return 0.8 * x[0] - 0.5 * x[1] + 0.3 * x[2] + x[0] * x[1] + x[0] * x[0] * x[2]
 fn word(x): return h(real(x[0]) + 0.5 * real(x[1]) - real(x[1] * x[2]))
 fn counts(x): return h(real(x[0]) - 0.5 * real(x[1])) + 0.3 * real(x[2])
 fn table(i): return take(real([0.8, -0.5, 0.3]), i)
@@ -134,6 +135,11 @@ def chain_mean(initial: Any, transition: Any) -> float:
     return float(
         sum(first[i] * steps[i, j] * steps[j, k] * h(i + 0.5 * j - j * k) for i, j, k in words)
     )
+
+
+def mixture_mean(logits: Any, loc: Any, scale: Any) -> float:
+    one = quadrature(stats.norm)
+    return float(special.softmax(logits) @ [one(m, s) for m, s in zip(loc, scale)])
 
 
 def multinomial_mean(p: Any) -> float:
@@ -260,6 +266,9 @@ PROBLEMS: dict[str, Problem] = {
         {"count": [1.5, 0.7, 3.0], "p": [0.5, 0.4, 0.8]}, summed(stats.nbinom), "rise(real(x))", blind=refused("count", "mvd")
     ),
     "multinomial": Problem({"p": SHARES}, multinomial_mean, "counts(x)", "4, p"),
+    "mixture": Problem(
+        {"logits": STARTS, "loc": LOC, "scale": NOISE}, mixture_mean, "h(x)", "logits, normal(loc, scale)"
+    ),
 }  # fmt: skip
 
 
@@ -282,7 +291,7 @@ def soft_loss(x: Any) -> Any:
     """The loss of relaxed parts on the first axis: h of the last of two, or `mixed`."""
     if len(x) == 2:
         return h(x[1])
-    return 0.8 * x[0] - 0.5 * x[1] + 0.3 * x[2] + x[0] * x[1]
+    return 0.8 * x[0] - 0.5 * x[1] + 0.3 * x[2] + x[0] * x[1] + x[0] * x[0] * x[2]
 
 
 def soft_slopes(x: Any) -> Any:
@@ -476,7 +485,7 @@ def check(name: str, batched: bool, bias: float) -> int:
     program = wg.compile(text(name, batched), real="f64")
     sums = Sums()
     allowed = {at: bias / POWER * np.linalg.norm(g) for at, g in wanted.items() if at[1] != "value"}
-    assert min(allowed.values()) > 0 or PROBLEMS[name].blind
+    allowed = {at: most for at, most in allowed.items() if at not in PROBLEMS[name].blind}
     for keys in chunks(MOST):
         sums.add(flat(name, program.estimates(*arguments(name, batched), keys)))
         if all((sums.error(at) <= most).all() for at, most in allowed.items()):
@@ -495,4 +504,187 @@ SHAPES = [(n, b) for n, p in PROBLEMS.items() for b in (False, True) if p.batche
 
 @pytest.mark.parametrize(("name", "batched"), SHAPES)
 def test_estimates_have_the_exact_mean(name: str, batched: bool) -> None:
-    check(name, batched, BIAS)
+    check(name, batched, 2 * BIAS if batched else BIAS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "batched"), SHAPES)
+def test_estimates_have_the_exact_mean_more_precisely(name: str, batched: bool) -> None:
+    check(name, batched, SLOW_BIAS)
+
+
+def check_xla(name: str, batched: bool) -> None:
+    """XLA's estimates are those of LLVM for the same keys."""
+    keys = split_key(wg.key(1), 100)
+    found = [
+        flat(
+            name,
+            wg.compile(text(name, batched), real="f64", backend=backend).estimates(
+                *arguments(name, batched), keys
+            ),
+        )
+        for backend in ("llvm", "xla")
+    ]
+    for at, x in found[0].items():
+        np.testing.assert_allclose(found[1][at], x, rtol=1e-6, atol=1e-9, err_msg=str(at))
+
+
+QUICK = [
+    "normal",
+    "cauchy",
+    "exponential",
+    "uniform",
+    "mvn",
+    "bernoulli",
+    "categorical",
+    "geometric",
+]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_xla_estimates_the_same(name: str) -> None:
+    """One distribution of each kind; the slow test has the rest."""
+    check_xla(name, batched=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "batched"), [s for s in SHAPES if s[1] or s[0] not in QUICK])
+def test_xla_estimates_the_same_everywhere(name: str, batched: bool) -> None:
+    check_xla(name, batched)
+
+
+# The pairs
+
+
+def test_every_pair_has_an_exact_derivative_to_compare_with() -> None:
+    """A new distribution or strategy needs a problem here."""
+    assert set(DISTRIBUTIONS) == set(PROBLEMS)
+    for name, problem in PROBLEMS.items():
+        floats = [p for p in DISTRIBUTIONS[name].parameters if _is_real(p)]
+        assert problem.made or [p.name for p in floats] == list(problem.parameters), name
+    for name, strategy in PAIRS:
+        refused = {p for s, p in PROBLEMS[name].blind if s == strategy}
+        assert strategy in usable(name) or refused == set(PROBLEMS[name].parameters)
+    refusing = {(s, n) for n, p in PROBLEMS.items() for s, _ in p.blind}
+    assert refusing <= {(s, n) for n, s in PAIRS}
+    assert len(PAIRS) > 120  # the search for them works
+
+
+def _is_real(parameter: syntax.Parameter) -> bool:
+    annotation = parameter.annotation
+    return isinstance(annotation, syntax.NamedType) and annotation.name == "real"
+
+
+BLIND = [(n, s, p) for n, problem in PROBLEMS.items() for s, p in sorted(problem.blind)]
+
+
+@pytest.mark.parametrize(("name", "strategy", "parameter"), BLIND)
+def test_parameters_without_a_derivative_are_refused(
+    name: str, strategy: str, parameter: str
+) -> None:
+    """Where a gradient by them is asked for; their estimates are fine."""
+    program = wg.compile(objective(name, strategy, False, parameter) + LOSSES, real="f64")
+    estimate = getattr(program, f"by_{strategy}")
+    assert np.isfinite(estimate(*arguments(name, False), key=wg.key(0)))
+    with pytest.raises(WengertError, match=f"'{parameter}'.*{strategy}") as caught:
+        estimate.grad(*arguments(name, False), key=wg.key(0), wrt=parameter)
+    assert type(caught.value).__name__ == "EstimatorMistake"
+    assert "stop_gradient" in str(caught.value) and "^" in str(caught.value)
+
+
+# Biased strategies: how far their expectations are from the gradient here, as a share of it. That
+# they have these expectations is what the tests above say.
+DOCUMENTED = {
+    ("bernoulli", "gumbel"): 0.15,
+    ("bernoulli", "straight_through"): 2.4,
+    ("bernoulli", "reinmax"): 1.3,
+    ("bernoulli_logit", "gumbel"): 0.04,
+    ("bernoulli_logit", "straight_through"): 2.0,
+    ("bernoulli_logit", "reinmax"): 1.3,
+    ("categorical", "gumbel"): 0.2,
+    ("categorical", "straight_through"): 0.4,
+    ("categorical", "reinmax"): 0.4,
+    ("categorical_logit", "gumbel"): 0.2,
+    ("categorical_logit", "straight_through"): 0.4,
+    ("categorical_logit", "reinmax"): 0.4,
+}
+
+
+@pytest.mark.parametrize(("name", "strategy"), [p for p in PAIRS if p[1] in BIASED])
+def test_biased_strategies_are_biased_by_no_more_than_documented(name: str, strategy: str) -> None:
+    (got,), (want,) = (expected(name, s, 0)[1].values() for s in (strategy, "enum"))
+    bias = np.linalg.norm(got - want) / np.linalg.norm(want)
+    assert 0.6 * DOCUMENTED[name, strategy] < bias <= DOCUMENTED[name, strategy]
+
+
+def test_reinmax_is_exact_for_quadratic_losses() -> None:
+    """And the other two are not; Liu et al. 2023, theorem 3.1."""
+    bodies = "".join(
+        f"objective {s}(l: real[k]):\n    x ~ categorical_logit(l) by {s}\n"
+        "    return x[0] * x[1] - 0.5 * x[2]^2 + x[0]\n"
+        for s in ("reinmax", "straight_through")
+    )
+    program = wg.compile(bodies, real="f64")
+    p, count = special.softmax(LOGITS[0]), 200_000
+    losses = np.array([1.0, 0.0, -0.5])
+    want = p * (losses - p @ losses)
+    got, rough = (
+        getattr(program, s).grad(LOGITS[0], key=wg.key(0), samples=count)
+        for s in ("reinmax", "straight_through")
+    )
+    spread = 2 / np.sqrt(count)  # no draw's gradient is beyond 2
+    assert np.abs(got - want).max() < 4.5 * spread < 0.3 * np.abs(rough - want).max()
+
+
+# Options, and other ways to ask
+
+
+def test_options() -> None:
+    """Baselines and more samples leave the mean and take variance away; tau is a trade-off."""
+    lines = {
+        "plain": "reinforce",
+        "based": "reinforce(baseline=b)",
+        "two": "reinforce_loo",
+        "eight": "reinforce_loo(samples=8)",
+    }
+    made = "".join(
+        f"objective {n}(p: real, b: real):\n    x ~ bernoulli(p) by {by}\n    return 3.0 + real(x)^2\n"
+        for n, by in lines.items()
+    )
+    each = ", ".join(f"{n}: map(lambda k: grad({n}, p, b, k), keys)" for n in lines)
+    program = wg.compile(
+        f"{made}fn all_of(p: real, b: real, keys: key[n]): return {{{each}}}\n", real="f64"
+    )
+    found = program.all_of(0.3, 3.3, split_key(wg.key(0), 40_000))
+    for x in found.values():
+        assert abs(x.mean() - 1.0) < 4.5 * x.std() / np.sqrt(len(x))
+    deviations = [found[n].std() for n in ("plain", "two", "eight", "based")]
+    assert deviations[0] > 3 * deviations[1] > 3 * deviations[2]
+    assert deviations[0] > 5 * deviations[3]
+    with pytest.raises(WengertError, match="needs two samples"):
+        wg.compile(
+            "objective f(p: real):\n    x ~ bernoulli(p) by reinforce_loo(samples=1)\n    return real(x)\n"
+        ).f(0.3, key=wg.key(0))
+
+
+@pytest.mark.parametrize("backend", ["llvm", "xla"])
+def test_means_over_samples(backend: str) -> None:
+    """`samples=` from Python averages the same estimator."""
+    strategies = usable("normal")
+    source = LOSSES + "".join(objective("normal", s, True) for s in strategies)
+    program = wg.compile(source, real="f64", backend=backend)
+    for s in strategies:
+        value, grads = expected_batch("normal", s)
+        f = getattr(program, f"by_{s}")
+        means = [
+            f.value_and_grad(
+                *arguments("normal", True), key=wg.key(i), samples=5000, wrt=("loc", "scale")
+            )
+            for i in range(16)
+        ]
+        for got, want in (
+            (np.array([m[0] for m in means]), value),
+            *((np.array([m[1][i] for m in means]), g) for i, g in enumerate(grads.values())),
+        ):
+            error = got.std(0, ddof=1) / 4
+            assert (np.abs(got.mean(0) - want) < 6 * error).all()  # 15 degrees of freedom: 2e-5
