@@ -139,8 +139,8 @@ def _isnan(low: Lowering, span: Span, x: Staged) -> Staged:
 @builtin("isinf(x)")
 def _isinf(low: Lowering, span: Span, x: Staged) -> Staged:
     """Whether x is inf or -inf."""
-    v = low.b.abs(float_tensor(low, x, span, "isinf"))
-    return Tensor(low.b.eq(v, low.b.const(math.inf, v)))
+    v = float_tensor(low, x, span, "isinf")
+    return Tensor(low.b.and_(low.b.not_(low.b.is_finite(v)), low.b.eq(v, v)))
 
 
 @builtin("stop_gradient(x)")

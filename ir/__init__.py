@@ -1,6 +1,15 @@
 """The intermediate representation: types, ops, builder, text form, verifier, interpreter."""
 
-from . import control, elementwise, linalg, loops, prob, reductions, structural  # noqa: F401
+from . import (  # noqa: F401
+    control,
+    elementwise,
+    interp_prob,
+    linalg,
+    loops,
+    prob,
+    reductions,
+    structural,
+)
 from .builder import Builder, function_block
 from .core import Block, Function, Module, Op, Value, free_values, walk
 from .errors import CompilerBug, ErrorGroup, IRError, WengertError

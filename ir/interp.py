@@ -21,19 +21,23 @@ def run(module: Module, args: Sequence[Array], name: str | None = None) -> list[
     Keys are uint64 arrays. Functions of the loop level take their output buffers as the last
     arguments and write into them.
     """
-    return _Interpreter(module).call(module.functions[name or module.entry], args)
+    return Interpreter(module).call(module.functions[name or module.entry], args)
 
 
-class _Interpreter:
+class Interpreter:
+    """Runs functions of a module; rules of ops with regions or callees get it."""
+
     def __init__(self, module: Module) -> None:
         self.module = module
 
     def call(self, function: Function, args: Sequence[Array]) -> list[Array]:
+        """Call a function."""
         if len(args) != len(function.params):
             raise ValueError(f"@{function.name} takes {len(function.params)} arguments")
         return self.block(function.body, args, {})
 
     def block(self, block: Block, args: Sequence[Any], env: Env) -> list[Any]:
+        """Run a block over the values around it; what it yields."""
         for param, arg in zip(block.params, args, strict=True):
             env[param] = arg
         for op in block.ops:
@@ -44,23 +48,26 @@ class _Interpreter:
         return [env[v] for v in block.results]
 
     def op(self, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+        """Run one op."""
         reference = OPS[op.name].reference
         if reference is not None:
             out = reference(op.attrs, *operands)
             return out if isinstance(out, tuple) else (out,)
-        rule = CONTROL.get(op.name)
-        if rule is None:
+        control = CONTROL.get(op.name)
+        if control is None:
             raise CompilerBug(
                 f"the interpreter cannot run {op.name}; a pass should have removed it"
             )
-        return rule(self, op, operands, env)
+        return control(self, op, operands, env)
 
 
-Rule = Callable[[_Interpreter, Op, list[Any], Env], Sequence[Any]]
+Rule = Callable[[Interpreter, Op, list[Any], Env], Sequence[Any]]
 CONTROL: dict[str, Rule] = {}
 
 
-def _rule(name: str) -> Callable[[Rule], Rule]:
+def rule(name: str) -> Callable[[Rule], Rule]:
+    """Decorator: how an op without a NumPy reference runs."""
+
     def add(rule: Rule) -> Rule:
         CONTROL[name] = rule
         return rule
@@ -68,30 +75,40 @@ def _rule(name: str) -> Callable[[Rule], Rule]:
     return add
 
 
-@_rule("call")
-def _call(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("call")
+def _call(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     return interp.call(interp.module.functions[op.attrs["fn"]], operands)
 
 
-@_rule("if")
-def _if(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("if")
+def _if(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     return interp.block(op.regions[0 if operands[0] else 1], [], env)
 
 
-@_rule("switch")
-def _switch(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("switch")
+def _switch(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     index = min(max(int(operands[0]), 0), len(op.regions) - 1)
     return interp.block(op.regions[index], [], env)
 
 
-@_rule("for")
-def _for(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("for")
+def _for(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+    return for_loop(interp.block, op, operands, env)
+
+
+def for_loop(
+    block: Callable[[Block, Sequence[Any], Env], list[Any]],
+    op: Op,
+    operands: list[Any],
+    env: Env,
+) -> Sequence[Any]:
+    """The results of a `for` whose body is run by `block`."""
     trips, carries = op.attrs["trips"], op.attrs["carries"]
     state, streams = operands[:carries], operands[carries:]
     stacked = [_empty(v) for v in op.results[carries:]]
     for i in reversed(range(trips)) if op.attrs["reverse"] else range(trips):
         elements = [np.asarray(xs[i]) for xs in streams]
-        out = interp.block(op.regions[0], [np.array(i, np.int32), *state, *elements], env)
+        out = block(op.regions[0], [np.array(i, np.int32), *state, *elements], env)
         state = out[:carries]
         for target, value in zip(stacked, out[carries:]):
             target[i] = value
@@ -103,8 +120,8 @@ def _empty(value: Value) -> Array:
     return np.zeros(value.type.shape, value.type.dtype.numpy)
 
 
-@_rule("while")
-def _while(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("while")
+def _while(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     cond, body = op.regions
     state, trips = operands, 0
     while interp.block(cond, state, env)[0]:
@@ -115,57 +132,57 @@ def _while(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Seque
     return state
 
 
-@_rule("loop.alloc")
-def _alloc(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.alloc")
+def _alloc(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     type = op.attrs["type"]
     return [np.zeros(type.shape, type.dtype.numpy)]
 
 
-@_rule("loop.const")
-def _const(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.const")
+def _const(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     type = op.attrs["type"]
     return [np.full(type.shape, op.attrs["value"], type.dtype.numpy)]
 
 
-@_rule("loop.view")
-def _view(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.view")
+def _view(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     return [operands[0].reshape(op.attrs["type"].shape)]  # contiguous: shares memory
 
 
-@_rule("loop.subview")
-def _subview(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.subview")
+def _subview(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     return [operands[0][(*map(int, operands[1:]), ...)]]
 
 
-@_rule("loop.load")
-def _load(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.load")
+def _load(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     index = tuple(map(int, operands[1:]))
     if any(i < 0 for i in index):
         raise CompilerBug(f"loop.load at a negative index {index}")
     return [np.asarray(operands[0][index])]
 
 
-@_rule("loop.store")
-def _store(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.store")
+def _store(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     operands[1][tuple(map(int, operands[2:]))] = operands[0]
     return []
 
 
-@_rule("loop.accumulate")
-def _accumulate(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.accumulate")
+def _accumulate(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     operands[1][tuple(map(int, operands[2:]))] += operands[0]
     return []
 
 
-@_rule("loop.nest")
-def _nest(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.nest")
+def _nest(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     for index in np.ndindex(*op.attrs["dims"]):
         interp.block(op.regions[0], [np.array(i, np.int64) for i in index], env)
     return []
 
 
-@_rule("loop.reduce")
-def _reduce(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.reduce")
+def _reduce(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     (body,) = op.regions
     columns: list[list[Array]] = [[] for _ in body.results]
     for index in np.ndindex(*op.attrs["dims"]):
@@ -188,30 +205,30 @@ def _combine(kind: str, column: Array) -> Array:
     return np.asarray(OPS[_COMBINE[kind]].reference({"axes": (0,)}, column))  # type: ignore[misc]
 
 
-@_rule("loop.for")
-def _loop_for(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.for")
+def _loop_for(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     order = range(op.attrs["trips"])
     for i in reversed(order) if op.attrs["reverse"] else order:
         interp.block(op.regions[0], [np.array(i, np.int64)], env)
     return []
 
 
-@_rule("loop.while")
-def _loop_while(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.while")
+def _loop_while(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     cond, body = op.regions
     while interp.block(cond, [], env)[0]:
         interp.block(body, [], env)
     return []
 
 
-@_rule("loop.switch")
-def _loop_switch(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.switch")
+def _loop_switch(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     interp.block(op.regions[min(max(int(operands[0]), 0), len(op.regions) - 1)], [], env)
     return []
 
 
-@_rule("loop.gemm")
-def _gemm(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.gemm")
+def _gemm(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     at = op.attrs
     shapes = {"sa": (at["m"], at["k"]), "sb": (at["k"], at["n"]), "sc": (at["m"], at["n"])}
     a, b, c = (
@@ -227,8 +244,8 @@ def _strided(x: Array, shape: tuple[int, ...], strides: Sequence[int]) -> Array:
     return np.lib.stride_tricks.as_strided(x.reshape(-1), shape, steps)
 
 
-@_rule("loop.call")
-def _loop_call(interp: _Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
+@rule("loop.call")
+def _loop_call(interp: Interpreter, op: Op, operands: list[Any], env: Env) -> Sequence[Any]:
     KERNELS[op.attrs["kernel"]](op.attrs["flags"], *operands)
     return []
 

@@ -153,8 +153,13 @@ class _Flows:
         return [flow for _ in op.results]
 
     def constant(self, op: Op, given: list[Flow], env: dict[Value, Flow]) -> list[Flow]:
-        """`stop_gradient`, and what differs at single points only."""
+        """`stop_gradient`, and whether a number is finite."""
         return [Flow(noise=given[0].noise)]
+
+    def equal(self, op: Op, given: list[Flow], env: dict[Value, Flow]) -> list[Flow]:
+        """A comparison, or a test for NaN."""
+        nan = op.operands[0] is op.operands[1]
+        return self.constant(op, given, env) if nan else [joined(given)]
 
     def convert(self, op: Op, given: list[Flow], env: dict[Value, Flow]) -> list[Flow]:
         source, target = (_is_float(v) for v in (op.operands[0], op.result))
@@ -264,6 +269,8 @@ Rule = Callable[[_Flows, Op, list[Flow], dict[Value, Flow]], list[Flow]]
 RULES: dict[str, Rule] = {
     "stop_gradient": _Flows.constant,
     "is_finite": _Flows.constant,
+    "eq": _Flows.equal,
+    "ne": _Flows.equal,
     "convert": _Flows.convert,
     "select": _Flows.select,
     "prob.sample": _Flows.sample,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,18 @@ def test_state_space() -> None:
     level = posterior.sample(2000)["level"].mean(axis=0)
     want = smoothed(y, float(mean["walk"]), float(mean["error"]))
     assert np.abs(level - want).max() < 0.15 and np.corrcoef(level, want)[0, 1] > 0.99
+
+
+def test_the_text_in_the_docs_is_that_of_the_guide() -> None:
+    page = (EXAMPLES.parent / "docs" / "infer.md").read_text()
+    block = re.search(r"```wg\n(.*?)```", page, re.S)
+    assert block is not None
+    schools = example("eight_schools")
+    model = wg.load(EXAMPLES / "eight_schools.wg", real="f64").eight_schools
+    guide = wg.infer.autoguide(model, {"y": schools.ESTIMATES}, schools.ERRORS)
+    shown = wg.compile(block.group(1), path=str(EXAMPLES / "shown.wg"), real="f64")
+    given = {"phi": guide.start(), **guide.given, "key": wg.key(0)}
+    assert shown.elbo(**given) == pytest.approx(guide.program.elbo(**given), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["discrete_mixture", "state_space"])

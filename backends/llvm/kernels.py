@@ -56,24 +56,26 @@ def _letter(dtype: DType) -> str:
 
 
 SHARED_WORK = 2_000_000  # multiply-adds above which threads share the work
-ROWS_A_TASK = 32
+LEAST_ROWS = 32  # of a task; BLAS packs the other matrix again for every one
 
 
 @rule("loop.gemm")
 def _gemm(e: Emitter, op: Op) -> None:
     """A batch of products, shared among threads where it is large."""
+    from .executable import cpu_count
+
     at = op.attrs
     batch = at["batch"]
     if not batch or not at["m"] or not at["n"]:
         return
     work = batch * at["m"] * at["n"] * at["k"]
-    parts = batch if batch > 1 else at["m"] // ROWS_A_TASK
+    parts = batch if batch > 1 else min(cpu_count(), max(at["m"], at["n"]) // LEAST_ROWS)
     if parts > 1 and work > SHARED_WORK and e.function.name == ENTRY:
 
         def body(inner: Emitter, begin: Any, end: Any) -> None:
             product = _Product(inner, op)
             if batch == 1:
-                product.rows(begin, end, parts)
+                product.part(begin, end, parts)
                 return
             with inner.range(begin, end) as i:
                 product.emit(i)
@@ -99,8 +101,8 @@ class _Product:
             plain = col == 1 and (row != 1 or rows == 1 or cols == 1)
             letters.append(_char(e, "N" if plain else "T"))
             lds.append(_int(e, max(row if plain else col, cols if plain else rows, 1)))
-        self.m_slot = _int(e, m)
-        self.front = [*letters, _int(e, n), self.m_slot, _int(e, k)]
+        self.m_slot, self.n_slot = _int(e, m), _int(e, n)
+        self.front = [*letters, self.n_slot, self.m_slot, _int(e, k)]
         self.one, self.zero = (_slot(e, ll.Constant(real, v)) for v in (1.0, 0.0))
         self.lds = [*lds, _int(e, at["sc"][1])]
         name = f"wengert_{_letter(op.operands[2].type.dtype)}gemm"
@@ -120,16 +122,20 @@ class _Product:
         args = [*self.front, self.one, pb, ldb, pa, lda, self.zero, pc, ldc]
         self.e.b.call(self.function, args)
 
-    def rows(self, begin: Any, end: Any, parts: int) -> None:
-        """The rows of a single product that tasks `begin` to `end` of `parts` stand for."""
+    def part(self, begin: Any, end: Any, parts: int) -> None:
+        """The part of a single product that tasks `begin` to `end` of `parts` stand for.
+
+        The longer side is cut: the matrix on the other side is the smaller one to pack again.
+        """
         e, (a, b, c), at = self.e, self.op.operands, self.op.attrs
-        first, last = (
-            e.b.udiv(e.b.mul(task, e.i64(at["m"])), e.i64(parts)) for task in (begin, end)
-        )
-        e.b.store(e.b.trunc(e.b.sub(last, first), INT32), self.m_slot)
-        pa = e.element(a, e.b.mul(first, e.i64(at["sa"][1])))
-        pc = e.element(c, e.b.mul(first, e.i64(at["sc"][1])))
-        self._call(pa, e.element(b, e.i64(0)), pc)
+        by_rows = at["m"] >= at["n"]
+        length, slot = (at["m"], self.m_slot) if by_rows else (at["n"], self.n_slot)
+        first, last = (e.b.udiv(e.b.mul(t, e.i64(length)), e.i64(parts)) for t in (begin, end))
+        e.b.store(e.b.trunc(e.b.sub(last, first), INT32), slot)
+        at_a = e.b.mul(first, e.i64(at["sa"][1] if by_rows else 0))
+        at_b = e.b.mul(first, e.i64(0 if by_rows else at["sb"][2]))
+        at_c = e.b.mul(first, e.i64(at["sc"][1] if by_rows else 1))
+        self._call(e.element(a, at_a), e.element(b, at_b), e.element(c, at_c))
 
 
 @rule("loop.call")

@@ -1,4 +1,4 @@
-"""The models of examples/eight_schools.wg and examples/logistic.wg in NumPyro, and long NUTS runs."""
+"""The models of examples/eight_schools.wg and logistic.wg in NumPyro, and long NUTS runs."""
 
 from __future__ import annotations
 

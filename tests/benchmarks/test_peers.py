@@ -320,3 +320,18 @@ def test_multi_digits():
     ink = images.sum((1, 2))
     assert np.all(ink[counts == 0] == 0)
     assert ink[counts == 2].mean() == pytest.approx(2 * ink[counts == 1].mean(), rel=0.1)
+
+
+# Posteriors
+
+
+def test_nuts_of_eight_schools_and_logistic_regression():
+    peers = peer("posteriors_numpyro", "numpyro")
+    y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+    errors = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+    found = peers.nuts(peers.eight_schools, y, errors, draws=4000, chains=1)
+    assert abs(found["mu"].mean() - 4.40) < 0.4 and abs(found["tau"].mean() - 3.61) < 0.4
+    assert found["effect"].shape == (4000, 8)
+    x = np.linspace(-2, 2, 40)[:, None]
+    found = peers.nuts(peers.logistic, (x[:, 0] > 0.1).astype(float), x, draws=500, chains=1)
+    assert found["slope"].mean() > 1 and found["slope"].dtype == np.float64

@@ -292,6 +292,17 @@ model awkward(phi: real, u: real, data: real, exp: real, score: static int):
     assert found.params["loc"] == pytest.approx(mean, abs=0.01)
 
 
+def test_choices_of_a_model(program: wg.Program) -> None:
+    found = {c.address: (str(c.type), c.support) for c in program.rates.choices(3)}
+    assert found == {"rate": ("f64[2]", "positive"), "y": ("i32[3,2]", "naturals")}
+    assert [c.address for c in program.whole.choices(0.1)] == ["m", "inside/a", "inside/y", "z"]
+    sometimes = wg.compile(SOMETIMES).m.choices(True)
+    assert {c.address: c.certain for c in sometimes} == {"x": False, "y": True}
+    plain = wg.compile("fn f(x: real): return x\n").f
+    with pytest.raises(CallError, match="makes no choices"):
+        plain.choices(1.0)
+
+
 # Guides of a program
 
 GUIDES = """
@@ -440,11 +451,14 @@ def test_densities_that_are_nowhere_finite(
     assert caught.value.address == address
 
 
-def test_a_start_where_only_some_places_have_a_density() -> None:
+def test_a_fit_starts_at_the_most_probable_of_some_places() -> None:
     """At the origin the scale is zero: the fit starts elsewhere."""
     text = "model m():\n    x ~ normal(0.0, 1.0)\n    y ~ normal(x, abs(x))\n"
-    found = wg.infer.vi(wg.compile(text, real="f64").m, {"y": 1.0}, steps=20)
-    assert np.isfinite(found.elbo).all()
+    guide = wg.infer.autoguide(wg.compile(text, real="f64").m, {"y": 1.0})
+    for key in (None, wg.key(7)):
+        loc = guide.start(key)["loc"]
+        assert guide.program.log_joint(loc, **guide.given) > -2.5 and 0.2 < abs(loc[0]) < 2.0
+    assert not np.isfinite(guide.program.log_joint(np.zeros(1), **guide.given))
 
 
 # Diagnostics
@@ -459,14 +473,19 @@ def test_khat_of_exponential_tails(rate: float) -> None:
     assert found.reliable == ((rate - 1) / rate < 0.7 and found.khat < 0.7)
 
 
-def test_pareto_fit_of_exact_quantiles() -> None:
-    """The shape is drawn to 0.5 by ten numbers' worth: to (n k + 5) / (n + 10)."""
-    n, shape, scale = 1000, 0.3, 2.0
+@pytest.mark.parametrize(
+    ("n", "shape", "fitted"),
+    [
+        (20, -0.3, (0.049186792740795, 1.770989739962182)),
+        (100, 0.4, (0.416739791131189, 1.973838083282504)),
+        (1000, 0.9, (0.895044503539096, 2.000692919083054)),
+    ],
+)
+def test_pareto_fit_is_that_of_arviz(n: int, shape: float, fitted: tuple[float, float]) -> None:
+    """ArviZ 0.23.4's `_gpdfit` of the n quantiles of a distribution of scale 2."""
     chances = (np.arange(n) + 0.5) / n
-    x = scale * np.expm1(-shape * np.log1p(-chances)) / shape
-    found = pareto_fit(x)
-    assert found[0] == pytest.approx((n * shape + 5) / (n + 10), abs=0.02)
-    assert found[1] == pytest.approx(scale, rel=0.03)
+    x = 2.0 * np.expm1(-shape * np.log1p(-chances)) / shape
+    assert pareto_fit(x) == pytest.approx(fitted, rel=1e-9)
 
 
 def test_smoothed_weights() -> None:
