@@ -1,4 +1,4 @@
-"""The cone of Becker, Lew et al. (PLDI 2024): the bounds of table 4, and the speed of the ELBO loop.
+"""The cone of Becker, Lew et al. (PLDI 2024): the bounds of table 4, and the speed of the loop.
 
 Values: 5 000 steps of 64 samples by plain gradient ascent of rate 1e-3, then the mean of 5 000
 samples; a bound is reached if its value is not below the paper's by more than three standard

@@ -55,3 +55,43 @@ def test_readme_program_and_dump(tmp_path):
     assert np.isfinite(names["fit"].loss)
     f = wg.compile("fn f(x: real[n]): return sum(sin(x) * x)").f
     assert f.ir(np.ones(3), derivative="grad") in readme
+
+
+VI = (ROOT / "docs" / "vi.md").read_text()
+VI_BLOCKS = re.findall(r"```wg\n(.*?)```", VI, re.S)
+PROGRAM = "\nobjective uses(p: real):\n    x ~ normal(p, 1.0)\n    return x\n"
+
+
+@pytest.mark.parametrize("block", VI_BLOCKS, ids=lambda b: b.split("\n")[0][:30])
+def test_programs_of_the_vi_page_compile(block):
+    program = wg.compile(block + PROGRAM)
+    assert np.isfinite(program.uses(0.5, key=wg.key(0)))
+
+
+def test_dumps_of_the_vi_page_are_real():
+    quoted = re.findall(r"```ir (\w+)\n(.*?)```", VI, re.S)
+    assert {stage for stage, _ in quoted} == {"lower", "estimators"}
+    elbo = wg.compile(VI_BLOCKS[0]).elbo
+    for stage, body in quoted:
+        text = elbo.ir(np.zeros(4), 5.0, key=wg.key(0), after=stage)
+        lines = {line.strip() for line in text.splitlines()}
+        assert not [line for line in body.splitlines() if line not in lines]
+
+
+def test_the_vi_page_names_the_whole_library():
+    for file, kind in (("distributions", "distribution"), ("strategies", "strategy")):
+        text = (ROOT / "stdlib" / f"{file}.wg").read_text()
+        names = re.findall(rf"^{kind} (\w+)", text, re.M)
+        assert names and not [n for n in names if n not in VI]
+
+
+def test_the_objective_of_the_vi_page_is_a_bound():
+    own = next(b for b in VI_BLOCKS if "chi_square" in b)
+    text = own + (
+        "\nmodel m():\n    u ~ normal(0.0, 1.0)\n    x ~ normal(u, 1.0)\n"
+        "\nguide q():\n    u ~ normal(0.4, 0.9)\n"
+        "\nobjective f(x: real): return chi_square(m(), q(), {x})\n"
+    )
+    value = wg.compile(text, real="f64").f(1.0, key=wg.key(0), samples=20_000)
+    log_evidence = -0.25 - 0.5 * np.log(4 * np.pi)
+    assert -log_evidence - 0.2 < value < 0.1 - log_evidence
