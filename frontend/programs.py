@@ -325,9 +325,9 @@ def sample(low: Lowering, dist: Dist, by: s.Expr | None, key: Value, at: str, sp
     strategy = strategies.choose(low, dist, by, span)
     for name, option in strategy.options.items():
         strategy.options[name] = low.a.materialise(option, span) if _is_float(option) else option
-    sampler = distributions.sampler(low, dist, span)
-    low.session.dists.setdefault(sampler.name, dist)
     rule, type = strategies.rule(low, dist, strategy, span)
+    sampler = strategies.sampler(low, dist, rule, type, span)
+    low.session.dists.setdefault(sampler, dist)
     density = distributions.density(low, dist, type, span)
     low.b.span = span
     parameters = [t.value for t in tensors(dist)]
@@ -343,7 +343,7 @@ def sample(low: Lowering, dist: Dist, by: s.Expr | None, key: Value, at: str, sp
         support=_support_text(dist.decl.support),
         biased=strategy.biased,
         moving=strategies.moving(strategy, dist),
-        sampler=sampler.name,
+        sampler=sampler,
         density=density,
         rule=rule,
         types=(type,),

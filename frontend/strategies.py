@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..ir.core import Value
+from ..ir.clone import clone_block
+from ..ir.core import Block, Function, Value
 from ..ir.span import Span
 from ..ir.types import KEY, TensorType
+from . import distributions
 from . import syntax as s
 from .distributions import identity, outlined
 from .scopes import children, names_of, suggest
@@ -181,6 +183,35 @@ def rule(low: Lowering, dist: Dist, strategy: Strategy, span: Span) -> tuple[str
             found=", ".join(dict.fromkeys(map(str, seen))),
         )
     return made.name, seen[0]
+
+
+def sampler(low: Lowering, dist: Dist, rule: str, type: TensorType, span: Span) -> str:
+    """The function that draws a choice of `type`: (parameters, key) -> value, the distribution's.
+
+    Where the strategy passes values of another type on (relaxed ones), it is what the strategy
+    passes on: (parameters, key, options) -> value.
+    """
+    made = distributions.sampler(low, dist, span)
+    assert isinstance(made.result, Tensor)
+    if made.result.type == type:
+        return made.name
+    name, functions = f"{rule}_value", low.session.module.functions
+    if name not in functions:
+        functions[name] = Function(name, _passed_on(functions[rule], span), span)
+    return name
+
+
+def _passed_on(rule: Function, span: Span) -> Block:
+    """The value that a strategy's function passes on."""
+    at = next((i for i, op in enumerate(rule.body.ops) if op.name == "prob.rest"), None)
+    if at is None:
+        raise StrategyMistake(
+            "this strategy passes relaxed values on, so that it must call the rest of the program "
+            "outside of loops and branches",
+            span,
+        )
+    rest = rule.body.ops[at]
+    return clone_block(Block(rule.params, rule.body.ops[:at], [*rest.operands]), {})
 
 
 def call_rest(low: Lowering, rest: Rest, args: Sequence[Staged], span: Span) -> Staged:

@@ -142,8 +142,9 @@ class _Program(Interpreter):
             case "for":
                 return self.loop(op, operands, env, choices)
         results = super().op(op, operands, env)
-        for c in choices:  # of the branches not taken
-            self.choices.setdefault(c.address, np.zeros(c.type.shape, c.type.dtype.numpy))
+        for c in choices:  # of the branches not taken: as given, or zeros
+            nothing = np.zeros(c.type.shape, c.type.dtype.numpy)
+            self.choices.setdefault(c.address, self.known.given.get(c.address, nothing))
         return results
 
     def sample(self, op: Op, operands: list[Any]) -> Array:

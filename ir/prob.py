@@ -30,11 +30,11 @@ declare(
     OpDef(
         "prob.sample",
         "a choice at address `at` from distribution `dist`: operands are its parameters, a key, "
-        "then the options of strategy `by`. Functions: `sampler` (parameters, key) -> value, "
-        "`density` (value, parameters) -> log density, `rule` (operands) -> loss, the strategy, "
-        "which calls the rest of the program by `prob.rest`. `biased` says why gradients are; "
-        "`moving` names the parameters by which the strategy has no derivative, as they move the "
-        "support",
+        "then the options of strategy `by`. Functions: `sampler` (parameters, key; also options "
+        "where the strategy passes values of another type on) -> value, `density` (value, "
+        "parameters) -> log density, `rule` (operands) -> loss, the strategy, which calls the rest "
+        "of the program by `prob.rest`. `biased` says why gradients are; `moving` names the "
+        "parameters by which the strategy has no derivative, as they move the support",
         _one,
         attrs=(
             ("dist", "str"),
@@ -66,8 +66,9 @@ declare(
         "prob.trace",
         "run program `fn` with the choices `given` fixed: operands are its arguments, then these "
         "choices; results are all its choices in order, what it returns, and the sum of the log "
-        "densities of the choices `scored`. `at` is the address of the whole in the program "
-        "around it",
+        "densities of the choices `scored`. Choices in loops are stacked; those of a branch that "
+        "is not taken score nothing and are as given, or zeros. `at` is the address of the whole "
+        "in the program around it",
         _given,
         attrs=(
             ("fn", "symbol"),

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from .core import Block, Function, Module, Op, Value
 from .errors import IRError
-from .opdef import OPS
+from .opdef import OPS, symbols
 from .printer import block_window
+from .prob import choices_of
 from .types import TensorType, Type
 
 CALLS = ("call", "linear_call", "diff.jvp", "diff.vjp")
 SYMBOLS = ("fn", "jvp", "fwd", "bwd")
+SAMPLE = ("sampler", "density", "rule")
 
 
 def verify(module: Module) -> None:
@@ -19,14 +21,14 @@ def verify(module: Module) -> None:
 
     the entry exists; values are defined once and before use, in their block or one around it;
     operand counts, regions and result types are what the op's declaration says; calls name
-    functions of the module with fitting types, rules of derivatives too; no function calls
-    itself.
+    functions of the module with fitting types, rules of derivatives too, and so do choices and
+    traces; no function calls itself.
     """
     if module.entry not in module.functions:
         raise IRError(f"the module has no function @{module.entry} to enter")
+    _no_recursion(module)
     for function in module.functions.values():
         _Verifier(module, function).run()
-    _no_recursion(module)
 
 
 class _Verifier:
@@ -79,6 +81,8 @@ class _Verifier:
         self.types(op)
         if op.name in CALLS:
             self.call(op)
+        elif op.name.startswith("prob."):
+            self.program(op)
 
     def types(self, op: Op) -> None:
         """Result types, inferred again."""
@@ -133,6 +137,45 @@ class _Verifier:
         types = [v.type for v in op.operands]
         given = [*types[:count], *op.attrs["types"]]
         self.fits(op, callee, given, types[count:], "its transpose ")
+
+    def program(self, op: Op) -> None:
+        """The functions that an op of the prob dialect names, and their signatures."""
+        functions = self.module.functions
+        for name in symbols(op):
+            if name not in functions:
+                raise self.fail(op, f"names @{name}, which the module does not have")
+        given, types = [v.type for v in op.operands], list(op.attrs["types"])
+        unnamed = [k for k in ("fn", *SAMPLE) if op.attrs.get(k) == ""]
+        if unnamed:
+            raise self.fail(op, f"names no {unnamed[0]}")
+        match op.name:
+            case "prob.sample":
+                sampler, density, rule = (functions[op.attrs[k]] for k in SAMPLE)
+                count = len(density.params)
+                self.fits(op, sampler, given[: len(sampler.params)], types, "its sampler ")
+                scalar = [r.type for r in rule.results]
+                self.fits(op, density, [*types, *given[: count - 1]], scalar, "its density ")
+                self.fits(op, rule, given, scalar[:1], "its strategy ")
+            case "prob.expect":
+                self.fits(op, functions[op.attrs["fn"]], given, types)
+            case "prob.trace":
+                self.trace(op, functions[op.attrs["fn"]])
+
+    def trace(self, op: Op, program: Function) -> None:
+        """The signature of a trace: the choices are those that the program makes."""
+        choices = {c.address: c.type for c in choices_of(self.module, program)}
+        unknown = {*op.attrs["given"], *op.attrs["scored"]} - {*choices}
+        if unknown:
+            raise self.fail(op, f"@{program.name} makes no choice {sorted(unknown)}")
+        types = [v.type for v in op.operands]
+        count = len(types) - len(op.attrs["given"])
+        fixed = [choices[a] for a in op.attrs["given"]]
+        if types[count:] != fixed:
+            raise self.fail(op, f"gives {types[count:]} for choices of types {fixed}")
+        results = list(op.attrs["types"])
+        if results[: len(choices)] != [*choices.values()] or not _floats(results[-1:]):
+            raise self.fail(op, f"gives {results}, not choices {[*choices.values()]}, ..., a score")
+        self.fits(op, program, types[:count], results[len(choices) : -1])
 
     def fits(
         self,
@@ -190,6 +233,8 @@ def _callees(block: Block) -> list[str]:
     for op in block.ops:
         if op.name in CALLS:
             found += [op.attrs[k] for k in ("fn",) if op.attrs.get(k)]
+        elif op.name.startswith("prob.") and op.name in OPS:
+            found += symbols(op)
         for region in op.regions:
             found += _callees(region)
     return found

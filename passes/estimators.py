@@ -17,10 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..ir.builder import Builder
 from ..ir.clone import Env, clone_op
 from ..ir.core import Block, Function, Module, Op, Value, walk
-from ..ir.opdef import symbols
+from ..ir.opdef import OPS, Array, symbols
 from ..ir.types import I32, TensorType
 from .affine import Affine, affine_in, sequence
 from .inline import inline_where
@@ -175,6 +177,7 @@ class _Expansion(_Plain):
     def __init__(self, owner: _Estimators) -> None:
         super().__init__(owner)
         self.written = 0
+        self.numbers: dict[Value, Array] = {}  # scalars that are known now
 
     def op(self, b: Builder, op: Op, env: Env) -> None:
         self.written += 1
@@ -186,6 +189,28 @@ class _Expansion(_Plain):
                 hint="enumerate fewer choices, or estimate some by reinforce",
             )
         super().op(b, op, env)
+        self.note(op, env)
+
+    def note(self, op: Op, env: Env) -> None:
+        """Work out the result of an op on known scalars, such as the outcome of a flip."""
+        reference = OPS[op.name].reference
+        type = op.results[0].type if len(op.results) == 1 else None
+        if reference is None or not isinstance(type, TensorType) or type.shape:
+            return
+        operands = [self.numbers.get(env.get(v, v)) for v in op.operands]
+        known = [x for x in operands if x is not None]
+        if len(known) == len(operands):
+            self.numbers[env[op.result]] = np.asarray(reference(op.attrs, *known))
+
+    def taken(self, op: Op, env: Env) -> Block | None:
+        """The branch of an `if` or `switch` that runs, where that is known now."""
+        if op.name not in ("if", "switch"):
+            return None
+        selector = self.numbers.get(env.get(op.operands[0], op.operands[0]))
+        if selector is None:
+            return None
+        index = (0 if selector else 1) if op.name == "if" else int(selector)
+        return op.regions[min(max(index, 0), len(op.regions) - 1)]
 
     def run(self, ops: Sequence[Op], at: int, env: Env, b: Builder, finish: Finish) -> Value:
         """Write ops[at:], then what `finish` writes: the loss of all that."""
@@ -214,6 +239,11 @@ class _Expansion(_Plain):
 
     def expand_in_place(self, op: Op, env: Env, b: Builder) -> Affine:
         b.span = op.span
+        branch = self.taken(op, env)
+        if branch is not None:
+            form = self.straight(branch, env, b)
+            env.update(zip(op.results, (env.get(v, v) for v in branch.results)))
+            return form
         match op.name:
             case "prob.sample":
                 return self.choice(op, env, b)
@@ -296,16 +326,22 @@ class _Expansion(_Plain):
         return self.forked(op, env, b, after)
 
     def forked(self, op: Op, env: Env, b: Builder, after: Finish) -> Value:
-        """Branches, each followed by a copy of the rest."""
-        regions = []
-        for region in op.regions:
-            out = Block()
+        """Branches, each followed by a copy of the rest; only the one that runs, if it is known."""
 
-            def ends(b: Builder, env: Env, region: Block = region) -> Value:
+        def copy(b: Builder, region: Block) -> Value:
+            def ends(b: Builder, env: Env) -> Value:
                 env.update(zip(op.results, (env.get(v, v) for v in region.results)))
                 return after(b, env)
 
-            out.results = [self.run(region.ops, 0, dict(env), Builder(out, op.span), ends)]
+            return self.run(region.ops, 0, dict(env), b, ends)
+
+        branch = self.taken(op, env)
+        if branch is not None:
+            return copy(b, branch)
+        regions = []
+        for region in op.regions:
+            out = Block()
+            out.results = [copy(Builder(out, op.span), region)]
             regions.append(out)
         operands = [env.get(v, v) for v in op.operands]
         return b.op(op.name, operands, regions, **op.attrs)[0]
@@ -332,7 +368,9 @@ class _Expansion(_Plain):
                     return done(b, env, state, rows)
                 index = order[count]
                 elements = [_row(b, s, index) for s in streams]
-                env.update(zip(body.params, [b.const(index, I32), *state, *elements]))
+                number = b.const(index, I32)
+                self.numbers[number] = np.asarray(index, np.int32)
+                env.update(zip(body.params, [number, *state, *elements]))
 
                 def ends(b: Builder, env: Env) -> Value:
                     values = [env.get(v, v) for v in body.results]
@@ -364,6 +402,7 @@ class _Strategy(_Plain):
     def op(self, b: Builder, op: Op, env: Env) -> None:
         if op.name != "prob.rest":
             super().op(b, op, env)
+            self.expansion.note(op, env)
             return
         around = dict(self.env)
         around[self.site.result] = env.get(op.operands[0], op.operands[0])

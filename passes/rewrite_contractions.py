@@ -15,6 +15,7 @@ from .rewrite_table import Found, Rule, made, rule, shape_of
 if TYPE_CHECKING:
     from .simplify import Simplifier
 
+MOST_PARTS = 16  # of a concatenation that are summed one by one
 LEAST_CONTRACTED = 512  # products summed, below which a fused loop beats a matrix product
 
 
@@ -116,6 +117,7 @@ def _sum(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
         _sum_of_broadcast,
         _sum_of_negation,
         _sum_of_pads,
+        _sum_of_parts,
         _sum_of_batch,
         _sum_of_dot,
         _contraction,
@@ -159,6 +161,17 @@ def _sum_of_pads(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
     rest = [i for i in range(len(shape_of(x))) if i not in axes]
     kept = {k: tuple(op.attrs[k][i] for i in rest) for k in ("low", "high", "interior")}
     return [b.pad(b.reduce_sum(source, axes=axes), fill, **kept)]
+
+
+def _sum_of_parts(b: Simplifier, x: Value, axes: tuple[int, ...]) -> Found:
+    """The sum along a concatenation of a few arrays is the sum of theirs."""
+    op = made(b, x, "concatenate")
+    if op is None or op.attrs["axis"] not in axes or len(op.operands) > MOST_PARTS:
+        return None
+    total, *rest = [b.reduce_sum(v, axes=axes) for v in op.operands]
+    for v in rest:
+        total = b.add(total, v)
+    return [total]
 
 
 def _is_padded(b: Simplifier, x: Value, axes: tuple[int, ...]) -> bool:

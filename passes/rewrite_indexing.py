@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from ..ir.builder import Builder
 from ..ir.core import Op, Value
 from ..ir.types import BOOL
 from . import rewrite_rules  # noqa: F401  (some rules here stand before rules of that file)
+from .rewrite_layouts import inverse
 from .rewrite_table import RULES, Found, Rule, made, rule, shape_of
 
 if TYPE_CHECKING:
@@ -216,7 +218,8 @@ def _slice_of_part(b: Simplifier, joined: Op, attrs: dict[str, Any]) -> Found:
 
 
 def _slice_of(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
-    """A slice of a broadcast, of one part of a concatenation, or of the inside of a pad."""
+    """A slice of a broadcast, of a transpose (there is less to move then), of one part of a
+    concatenation, or of the inside of a pad."""
     op = b.maker(xs[0])
     start, limit, stride = attrs["start"], attrs["limit"], attrs["stride"]
     shape = tuple(-(-(h - lo) // s) for lo, h, s in zip(start, limit, stride))
@@ -227,6 +230,11 @@ def _slice_of(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Foun
         ranges = [tuple(side[a] for a in kept) for side in (start, limit, stride)]
         small = b.slice(op.operands[0], start=ranges[0], limit=ranges[1], stride=ranges[2])
         return [b.broadcast(small, shape=shape, axes=kept)]
+    if op.name == "transpose" and 2 * math.prod(shape) <= Builder.type(xs[0]).size:
+        back = inverse(op.attrs["perm"])
+        ranges = [tuple(side[a] for a in back) for side in (start, limit, stride)]
+        small = b.slice(op.operands[0], start=ranges[0], limit=ranges[1], stride=ranges[2])
+        return [b.transpose(small, perm=op.attrs["perm"])]
     if op.name == "concatenate":
         return _slice_of_part(b, op, attrs)
     if op.name == "pad" and not any(op.attrs["interior"]):

@@ -149,6 +149,24 @@ def _select(b: Simplifier, xs: Sequence[Value], attrs: dict[str, Any]) -> Found:
         return [b.select(test, first.operands[1], y)]
     if second is not None and second.operands[0] is test:
         return [b.select(test, x, second.operands[2])]
+    if first is not None and first.operands[2] is y:
+        return [b.select(b.and_(test, first.operands[0]), first.operands[1], y)]
+    return _select_added(b, test, x, y)
+
+
+def _select_added(b: Simplifier, test: Value, x: Value, y: Value) -> Found:
+    """Where one side is the other and something more, that is chosen, or a zero to add.
+
+    The sum is then the same on both sides, and its derivative needs no choice.
+    """
+    zero = -0.0 if Builder.type(x).dtype.is_float else 0
+    for more, base in ((x, y), (y, x)):
+        op = made(b, more, "add")
+        if op is None or base not in op.operands:
+            continue
+        extra = op.operands[1] if op.operands[0] is base else op.operands[0]
+        sides = (extra, b.const(zero, extra))
+        return [b.add(base, b.select(test, *(sides if more is x else sides[::-1])))]
     return None
 
 

@@ -89,7 +89,7 @@ class Simplifier(Builder):
             if branch is not None:
                 self.copy(branch, env)
                 env.update(zip(op.results, (env.get(v, v) for v in branch.results)))
-            elif unrolls(op):
+            elif unrolls(op, self, env):
                 unroll(op, self, env)
             else:
                 self._copy_op(without_invariants(op, self, env), env)

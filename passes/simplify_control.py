@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..ir.builder import Builder
-from ..ir.core import Block, Op, Value
+from ..ir.core import Block, Op, Value, walk
 from ..ir.types import I32
 from .dce import narrower_for, narrower_while
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .simplify import Simplifier
 
 UNROLL_OPS = 64  # ops of a loop written out, at most
+UNROLL_KNOWN_OPS = 2048  # the same where its trips take branches that are known now
 UNROLL_TRIPS = 16
 RECOMPUTES = ("carry", "sqrt")  # checkpoint policies, which need the loop to stay
 
@@ -40,15 +41,26 @@ def chosen_branch(op: Op, b: Simplifier, env: Env) -> Block | None:
     return op.regions[min(max(index, 0), len(op.regions) - 1)]
 
 
-def unrolls(op: Op) -> bool:
+def unrolls(op: Op, b: Simplifier, env: Env) -> bool:
     """Whether a loop is short enough to be written out."""
     if op.name != "for":
         return False
     trips = op.attrs["trips"]
     if trips <= 1:
         return True
-    small = trips <= UNROLL_TRIPS and op.attrs["checkpoint"] not in RECOMPUTES
-    return small and count_ops(op.regions[0]) * trips <= UNROLL_OPS
+    if trips > UNROLL_TRIPS or op.attrs["checkpoint"] in RECOMPUTES:
+        return False
+    most = UNROLL_KNOWN_OPS if _takes_known_branches(op, b, env) else UNROLL_OPS
+    return count_ops(op.regions[0]) * trips <= most
+
+
+def _takes_known_branches(op: Op, b: Simplifier, env: Env) -> bool:
+    """Whether constants stream in that choose branches, one for each trip."""
+    (body,) = op.regions
+    n = op.attrs["carries"]
+    makers = [b.maker(env.get(v, v)) for v in op.operands[n:]]
+    known = {p for p, m in zip(body.params[1 + n :], makers) if m is not None and m.name == "const"}
+    return any(o.name in ("if", "switch") and o.operands[0] in known for o in walk(body))
 
 
 def unroll(op: Op, b: Simplifier, env: Env) -> None:

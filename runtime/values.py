@@ -53,7 +53,7 @@ class Converter:
     device: a class of arrays that the backend takes as they are, where they have the right dtype.
     """
 
-    def __init__(self, records: Records, real: DType, device: type | None = None) -> None:
+    def __init__(self, records: Records, real: DType, device: Any = None) -> None:
         self.records = records
         self.real = real
         self.device = device
