@@ -95,3 +95,11 @@ def test_the_objective_of_the_vi_page_is_a_bound():
     value = wg.compile(text, real="f64").f(1.0, key=wg.key(0), samples=20_000)
     log_evidence = -0.25 - 0.5 * np.log(4 * np.pi)
     assert -log_evidence - 0.2 < value < 0.1 - log_evidence
+
+
+def test_the_refusal_on_the_vi_page_is_real():
+    quoted = re.search(r"```\n(cone.wg:.*?)\n```", VI, re.S)
+    body = "objective f(a: real):\n    x ~ normal(a, 1.0) by reparam\n    return x if x > 0.0 else 0.5\n"
+    with pytest.raises(wg.WengertError) as caught:
+        wg.compile("\n" * 11 + body, "cone.wg").f.grad(0.3, key=wg.key(0))
+    assert quoted and str(caught.value) == quoted.group(1)

@@ -12,9 +12,11 @@ draws the same numbers, so its estimates must be those of LLVM, draw by draw.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,10 +31,10 @@ from wengert.runtime.keys import split_key
 import wengert as wg
 
 BIAS = 0.05  # of the gradient, found with probability above 0.99: scalars; twice that for batches
-SLOW_BIAS = 0.015  # in slow tests
+SLOW_BIAS = 0.02  # in slow tests, in the same way
 POWER = 4.5 + 2.33
 CHUNK = 20_000
-MOST = 400  # chunks
+MOST = 700  # chunks
 
 Mean = Callable[..., Any]
 
@@ -509,7 +511,7 @@ def test_estimates_have_the_exact_mean(name: str, batched: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "batched"), SHAPES)
 def test_estimates_have_the_exact_mean_more_precisely(name: str, batched: bool) -> None:
-    check(name, batched, SLOW_BIAS)
+    check(name, batched, 2 * SLOW_BIAS if batched else SLOW_BIAS)
 
 
 def check_xla(name: str, batched: bool) -> None:
@@ -593,27 +595,27 @@ def test_parameters_without_a_derivative_are_refused(
 
 # Biased strategies: how far their expectations are from the gradient here, as a share of it. That
 # they have these expectations is what the tests above say.
-DOCUMENTED = {
-    ("bernoulli", "gumbel"): 0.15,
-    ("bernoulli", "straight_through"): 2.4,
-    ("bernoulli", "reinmax"): 1.3,
-    ("bernoulli_logit", "gumbel"): 0.04,
-    ("bernoulli_logit", "straight_through"): 2.0,
-    ("bernoulli_logit", "reinmax"): 1.3,
-    ("categorical", "gumbel"): 0.2,
-    ("categorical", "straight_through"): 0.2,
-    ("categorical", "reinmax"): 0.25,
-    ("categorical_logit", "gumbel"): 0.1,
-    ("categorical_logit", "straight_through"): 0.3,
-    ("categorical_logit", "reinmax"): 0.6,
-}
+
+
+def documented() -> dict[tuple[str, str], float]:
+    """The numbers in docs/vi.md, by distribution and strategy."""
+    page = (Path(__file__).parents[2] / "docs" / "vi.md").read_text()
+    head, _, *rows = re.search(r"^\| \| `gumbel.*?\n\n", page, re.M | re.S).group().split("\n")[:-2]
+    names = re.findall(r"`(\w+)", head)
+    found = {}
+    for row in rows:
+        name, *numbers = re.findall(r"[\w.]+", row)
+        found |= {(name, s): float(x) for s, x in zip(names, numbers, strict=True)}
+    return found
 
 
 @pytest.mark.parametrize(("name", "strategy"), [p for p in PAIRS if p[1] in BIASED])
 def test_biased_strategies_are_biased_by_no_more_than_documented(name: str, strategy: str) -> None:
     (got,), (want,) = (expected(name, s, 0)[1].values() for s in (strategy, "enum"))
     bias = np.linalg.norm(got - want) / np.linalg.norm(want)
-    assert 0.6 * DOCUMENTED[name, strategy] < bias <= DOCUMENTED[name, strategy]
+    assert {p for p in PAIRS if p[1] in BIASED} == {*documented()}
+    most = documented()[name, strategy]
+    assert 0.6 * most < bias <= most
 
 
 def test_reinmax_is_exact_for_quadratic_losses() -> None:
