@@ -14,7 +14,7 @@ from typing import Any
 import llvmlite.ir as ll
 import numpy as np
 
-from ...ir.core import Block, Function, Op, Value, walk
+from ...ir.core import Block, Function, Op, Value, free_values, walk
 from ...ir.errors import CompilerBug
 from ...ir.types import BOOL, F32, F64, BufferType, DType, TensorType
 from .lanes import INT32, INT64, MEMORY, POINTER, REGISTER, constant, splat, vector
@@ -22,6 +22,7 @@ from .scalar_ops import EMIT
 
 ENTRY = "wengert_main"
 HUGE_BODY = 1500  # ops above which a nest gets wider vectors, to hide latency
+MANY_NESTS = 150  # nests and products above which each is a function: LLVM's time grows faster
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,15 @@ class Val:
 
 
 class Emitter:
-    """Emits into one LLVM function. `lanes` is 0 outside a vectorised loop."""
+    """Emits into one LLVM function. `lanes` is 0 outside a vectorised loop.
+
+    shares: whether threads may share work; not in what a thread does already.
+    outlines: whether nests and products become functions of their own.
+    """
 
     def __init__(self, module: ll.Module, function: Any, register_bytes: int) -> None:
+        self.shares = False
+        self.outlines = False
         self.module = module
         self.function = function
         self.register_bytes = register_bytes
@@ -121,10 +128,28 @@ class Emitter:
     def op(self, op: Op) -> None:
         """Emit one op."""
         rule = RULES.get(op.name)
-        if rule is not None:
-            rule(self, op)
-        else:
+        if rule is None:
             self.elementwise(op)
+        elif self.outlines and not self.lanes and op.name in OUTLINED:
+            self._outline(rule, op)
+        else:
+            rule(self, op)
+
+    def _outline(self, rule: Rule, op: Op) -> None:
+        """Emit an op without results as a function of the values that it uses, and a call."""
+        used = dict.fromkeys([*op.operands, *(v for r in op.regions for v in free_values(r))])
+        passed = [v for v in used if not isinstance(self.env[v].value, ll.Constant)]
+        kind = ll.FunctionType(ll.VoidType(), [self.env[v].value.type for v in passed])
+        function = ll.Function(self.module, kind, self.module.get_unique_name("part"))
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inner = Emitter(self.module, function, self.register_bytes)
+        inner.shares, inner.owner = self.shares, dict(self.owner)
+        inner.env = {v: self.env[v] for v in used}
+        inner.env |= {v: Val(arg) for v, arg in zip(passed, function.args)}
+        rule(inner, op)
+        inner.b.ret_void()
+        self.b.call(function, [self.env[v].value for v in passed])
 
     def elementwise(self, op: Op) -> None:
         """An elementwise op on scalars: affine indices stay affine, the rest by its rule."""
@@ -247,6 +272,7 @@ def scalar_dtype(v: Value) -> DType:
 
 Rule = Callable[[Emitter, Op], None]
 RULES: dict[str, Rule] = {}
+OUTLINED = ("loop.nest", "loop.gemm")
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -409,6 +435,8 @@ def emit_module(function: Function, register_bytes: int) -> ll.Module:
     for arg in entry.args:
         arg.add_attribute("noalias")
     e = Emitter(module, entry, register_bytes)
+    e.shares = True
+    e.outlines = sum(op.name in OUTLINED for op in walk(function.body)) > MANY_NESTS
     e.env[ARENA] = Val(entry.args[0])
     for i, param in enumerate(function.params):
         slot = e.b.gep(entry.args[1], [e.i64(i)], inbounds=True, source_etype=POINTER)

@@ -14,7 +14,7 @@ from ...ir.core import Op, Value
 from ...ir.errors import WengertError
 from ...ir.types import DTYPES, F64, BufferType, DType
 from . import callbacks
-from .emit import ENTRY, Emitter, rule
+from .emit import Emitter, rule
 from .lanes import INT32, INT64, POINTER, REGISTER, VOID
 from .nests import share_tasks
 
@@ -70,7 +70,7 @@ def _gemm(e: Emitter, op: Op) -> None:
         return
     work = batch * at["m"] * at["n"] * at["k"]
     parts = batch if batch > 1 else min(cpu_count(), max(at["m"], at["n"]) // LEAST_ROWS)
-    if parts > 1 and work > SHARED_WORK and e.function.name == ENTRY:
+    if parts > 1 and work > SHARED_WORK and e.shares:
 
         def body(inner: Emitter, begin: Any, end: Any) -> None:
             product = _Product(inner, op)

@@ -23,7 +23,7 @@ def _nest(e: Emitter, op: Op) -> None:
     dims = op.attrs["dims"]
     if 0 in dims:
         return
-    if op.attrs["parallel"] and not e.lanes and e.function.name == "wengert_main":
+    if op.attrs["parallel"] and not e.lanes and e.shares:
         _parallel(e, op)
     else:
         Nest(e, op).emit(None)
