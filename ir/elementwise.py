@@ -210,6 +210,36 @@ for _name, _doc, _ref in _ORDER:
     _declare(_name, 2, _numbers, _doc, _ref, result=BOOL)
 
 
+def _outward(direction: int) -> Callable[[Attrs, Array], Array]:
+    """x moved down (-1) or up (1) by `ulps` units in the last place and the least normal number."""
+
+    def run(attrs: Attrs, x: Array) -> Array:
+        info = np.finfo(x.dtype)
+        with np.errstate(all="ignore"):
+            held = np.maximum(x, -info.max) if direction > 0 else np.minimum(x, info.max)
+            step = np.abs(held) * (attrs["ulps"] * info.eps) + info.tiny
+            return np.asarray(held + direction * step, x.dtype)
+
+    return run
+
+
+for _name, _doc, _direction in [
+    ("down", "a number below x: by `ulps` units in the last place and the least normal number", -1),
+    ("up", "a number above x: by `ulps` units in the last place and the least normal number", 1),
+]:
+    declare(
+        OpDef(
+            _name,
+            f"{_doc}; an infinity on the other side becomes finite",
+            _same_type(_name, _floats, None),
+            _outward(_direction),
+            attrs=(("ulps", "int"),),
+            arity=1,
+            elementwise=True,
+        )
+    )
+
+
 def _select_infer(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block]) -> list[Type]:
     c, a, b = (tensor(v) for v in operands)
     need(c.dtype is BOOL, f"select needs a bool condition, not {c}")

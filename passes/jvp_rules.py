@@ -97,6 +97,12 @@ def _log1p(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
     return [b.div(ts[0], b.add(xs[0], _c(b, 1, xs[0])))]
 
 
+@JVP.register("down", "up")
+def _outward(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
+    """A bound moves with what it bounds."""
+    return [ts[0]]
+
+
 @JVP.register("neg")
 def _neg(b: Any, op: Op, xs: Any, ys: Any, ts: Any) -> Tangents:
     return [b.neg(ts[0])]

@@ -60,6 +60,11 @@ PASSES: dict[str, Pass] = {
         ),
         Pass("streams", "x[i] in a loop over i becomes a streamed operand", ("streams", "streams")),
         Pass("vectorize", "loops without carries become batched ops", ("vectorize", "vectorize")),
+        Pass(
+            "intervals",
+            "the entry becomes a function of boxes, where that is asked for",
+            ("intervals", "intervals"),
+        ),
         Pass("simplify", "canonical forms, algebra, folding, CSE, DCE", ("simplify", "simplify")),
         Pass(
             "bufferize",
@@ -71,6 +76,7 @@ PASSES: dict[str, Pass] = {
 }
 
 FRONT = ("densities", "estimators", "inline", "expand_diff", "streams", "vectorize", "simplify")
+BOXES = ("intervals", "simplify")
 LOOPS = ("bufferize",)
 
 

@@ -19,7 +19,7 @@ from ..ir.struct import leaves
 from ..ir.types import I32, TensorType
 from ..passes.batch import batch_function
 from ..passes.draws import batch_draws
-from ..passes.pipeline import FRONT, LOOPS, run_pipeline
+from ..passes.pipeline import BOXES, FRONT, LOOPS, run_pipeline
 from .errors import BackendError, CallError
 from .requests import (
     Params,
@@ -28,6 +28,7 @@ from .requests import (
     add_jvp,
     add_sample_mean,
     add_vjp,
+    boxes,
     key_positions,
     require_scalar,
     wrt_indices,
@@ -79,6 +80,9 @@ def build(
     module = _passes(module, FRONT, dumps)
     if request.kind == "hessian":
         module = _hessian(module, lowered.params, request, dumps)
+    if request.kind == "interval":
+        places = sorted(wrt_indices(lowered.params, request.wrt))
+        module = _passes(boxes(module, places), BOXES, dumps)
     if request.samples:
         module = _sampled(module, lowered.params, request, name, dumps, one_key)
     if request.axes is not None:
@@ -98,7 +102,7 @@ def _apply(module: Module, lowered: Lowered, request: Request, name: str) -> Non
     """Add the wrapper functions that `request` needs."""
     wrt = wrt_indices(lowered.params, request.wrt)
     match request.kind:
-        case "call":
+        case "call" | "interval":
             return
         case "jvp":
             add_jvp(module, wrt)
@@ -172,7 +176,11 @@ def _sampled(
 
 def _batched(module: Module, params: Params, request: Request, dumps: Dumps) -> Module:
     assert request.axes is not None
-    axes = [0 if name in request.axes else None for name, s in params for _ in leaves(s)]
+    flat = [(name, type) for name, s in params for _, type in leaves(s)]
+    axes = []
+    for name, type in flat:
+        boxed = request.kind == "interval" and name in request.wrt and type.dtype.is_float
+        axes += [0 if name in request.axes else None] * (2 if boxed else 1)
     axes += [0] * (len(module.main.params) - len(axes))
     module.entry = batch_function(module, module.entry, axes, request.size)
     return _passes(module, FRONT, dumps)

@@ -16,7 +16,7 @@ from ..ir.types import TensorType
 from .binding import Bound, Static, bind, bind_again
 from .errors import ArgumentError, BackendError, CallError
 from .keys import split_key
-from .requests import Request, choose_wrt, float_leaves
+from .requests import KINDS, Request, choose_wrt, float_leaves
 from .specialization import Specialization
 from .values import Converter, Place, describe, to_python, unflatten
 
@@ -35,6 +35,13 @@ class Simulated(NamedTuple):
     choices: Any
     score: Any
     value: Any
+
+
+class Interval(NamedTuple):
+    """Bounds of a result: each has its structure. NaN: nothing is known."""
+
+    lo: Any
+    hi: Any
 
 
 class CompiledFunction:
@@ -159,6 +166,52 @@ class CompiledFunction:
             return to_python(rows[0].reshape(struct.shape * 2))
         return np.concatenate([r.reshape(r.shape[0], -1) for r in rows], axis=1)
 
+    def interval(
+        self, lo: Any, hi: Any, *, wrt: Wrt = None, batched: bool = False, **kwargs: Any
+    ) -> Interval:
+        """Bounds of the function over a box: (lower, upper), each nested as the result.
+
+        lo, hi: the corners of the box, values of the parameter `wrt` (by default the first one
+            that is not given by name), or tuples of values for a tuple of names. The other
+            arguments are given by name.
+        batched: many boxes at once, along a new first axis of the tensors of lo and hi.
+
+        Whatever the point in the box, the exact value there and what any backend computes are
+        within the bounds. A bound of NaN: nothing is known, the value may be NaN too. Bools are
+        bounded by "certainly" and "possibly". Raises NoInterval where the program has no bounds
+        over boxes (random keys or unbounded loops that depend on the box).
+        """
+        names, single = self._boxed(wrt, kwargs)
+        bounds = []
+        for corner in (lo, hi):
+            values = (corner,) if single else _need_items("bounds", corner)
+            if len(values) != len(names):
+                raise CallError(
+                    f"a box of {', '.join(names)} has {len(names)} bounds a corner",
+                    found=str(len(values)),
+                )
+            bounds.append(self._bound((), {**kwargs, **dict(zip(names, values))}))
+        low, high = bounds
+        if low.signature != high.signature:
+            raise ArgumentError(f"the corners of a box of {', '.join(names)} differ in shape")
+        size = self._batch_size(low, names) if batched else 0
+        special = self._specialize(unbatch(low, names) if batched else low)
+        names, _ = choose_wrt(self.__name__, special.params, names)
+        request = Request("interval", names, axes=names if batched else None, size=size)
+        out = special.run(request, interleaved(special.params, names, low, high))
+        result = special.lowered.result
+        return Interval(*(unflatten(result, iter(out[end::2]), to_python) for end in (0, 1)))
+
+    def _boxed(self, wrt: Wrt, kwargs: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
+        """The parameters that are boxes, and whether one was asked for by itself."""
+        if wrt is not None:
+            names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+            return names, isinstance(wrt, str)
+        free = [p.name for p in self.decl.parameters if p.name not in kwargs]
+        if not free:
+            raise CallError(f"{self.__name__}() has no parameter left to be a box")
+        return (free[0],), True
+
     def simulate(self, *args: Any, key: Any, samples: int = 0, **kwargs: Any) -> Simulated:
         """Run a model or guide: its choices, their log density, and what it returns.
 
@@ -237,9 +290,12 @@ class CompiledFunction:
     def ir(self, *args: Any, after: str = "simplify", spans: bool = False, **kwargs: Any) -> str:
         """The IR text after a stage, for the signature of `args` (or of the last call).
 
-        after: a stage's name, or "all". Options `derivative="grad"`, `wrt=`, `samples=` show
-            the program of a derivative instead of the plain value.
+        after: a stage's name, or "all"; "intervals" shows the function on boxes. Options
+            `derivative="grad"`, `wrt=`, `samples=` show the program of a derivative instead of
+            the plain value.
         """
+        if after == "intervals" and kwargs.get("derivative", "call") == "call":
+            kwargs = kwargs | {"derivative": "interval"}
         special, request = self._request(args, kwargs)
         return special.dump(request, after, spans)
 
@@ -277,7 +333,7 @@ class CompiledFunction:
         derivative = self._option(kwargs, "derivative", "call")
         wrt = self._option(kwargs, "wrt", None)
         samples = check_samples(self._option(kwargs, "samples", 0))
-        if derivative not in ("call", "grad", "value_and_grad", "jvp", "vjp", "hessian"):
+        if derivative not in KINDS:
             raise CallError(f"no derivative is called {derivative!r}")
         if args or kwargs or self._last is None:
             special, _ = self._bind(args, kwargs)
@@ -393,6 +449,35 @@ def _has_tracer(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return any(_has_tracer(v) for v in value)
     return isinstance(value, jax.core.Tracer)
+
+
+def interleaved(
+    params: Sequence[tuple[str, Struct]], names: Sequence[str], low: Bound, high: Bound
+) -> list[Any]:
+    """The arrays of a call on boxes: two for each float tensor of `names`, else one.
+
+    Raises ArgumentError where a lower bound is above the upper one.
+    """
+    flat = [(name, path, type) for name, s in params for path, type in leaves(s, name)]
+    out: list[Any] = []
+    for (name, path, type), x, y in zip(flat, low.arrays, high.arrays, strict=True):
+        out.append(x)
+        if name not in names:
+            continue
+        if not type.dtype.is_float:
+            if not np.array_equal(np.asarray(x), np.asarray(y)):
+                raise ArgumentError(f"'{path}' is no float, so it is the same at both corners")
+            continue
+        out.append(y)
+        wrong = np.asarray(x) > np.asarray(y)
+        if wrong.any():
+            at = np.unravel_index(int(wrong.argmax()), wrong.shape)
+            raise ArgumentError(
+                f"the box of '{path}' is empty",
+                expected="lower bounds that are not above the upper ones",
+                found=f"{np.asarray(x)[at]} > {np.asarray(y)[at]}",
+            )
+    return out
 
 
 def check_samples(samples: Any) -> int:

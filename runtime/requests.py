@@ -13,17 +13,22 @@ from ..ir.builder import Builder, function_block
 from ..ir.core import Block, Function, Module, Value
 from ..ir.struct import RecordStruct, Struct, TupleStruct, leaves
 from ..ir.types import KEY, TensorType
+from ..passes.intervals import ATTRIBUTE
 from .errors import CallError
 
 Params = Sequence[tuple[str, Struct]]
+
+
+KINDS = ("call", "grad", "value_and_grad", "jvp", "vjp", "hessian", "interval")
 
 
 @dataclass(frozen=True)
 class Request:
     """One thing asked of a function.
 
-    kind: "call", "grad", "value_and_grad", "jvp", "vjp" or "hessian".
-    wrt: the parameters that derivatives are for, in the order asked; empty for "call".
+    kind: one of KINDS.
+    wrt: the parameters that derivatives are for, or that are boxes, in the order asked; empty
+        for "call".
     samples: 0, or how many keys to split the function's key into before averaging.
     axes: for a batch, the parameters that are mapped along their first axis; None: no batch.
     size: the length of that axis.
@@ -180,6 +185,15 @@ def key_positions(params: Params) -> list[int]:
     """Flat positions of the scalar key parameters."""
     flat = [t for _, struct in params for _, t in leaves(struct)]
     return [i for i, t in enumerate(flat) if t.dtype is KEY and not t.shape]
+
+
+def boxes(module: Module, places: Sequence[int]) -> Module:
+    """The module with its entry to become a function of boxes; `places` of its parameters do."""
+    main = module.main
+    attrs = dict(main.attrs) | {ATTRIBUTE: tuple(places)}
+    out = Module(dict(module.functions), module.entry)
+    out.functions[main.name] = Function(main.name, main.body, main.span, attrs)
+    return out
 
 
 def unbatched(struct: Struct) -> Struct:

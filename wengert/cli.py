@@ -87,7 +87,13 @@ def _fit_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _ir_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--dump-after", default="simplify", metavar="PASS", help="a pass, or 'all'")
+    sub.add_argument(
+        *("--after", "--dump-after"),
+        dest="dump_after",
+        default="simplify",
+        metavar="PASS",
+        help="a pass, or 'all'; intervals: the function of boxes",
+    )
     sub.add_argument("--derivative", default="call", help="grad, value_and_grad, jvp, vjp, hessian")
     sub.add_argument("--dot", action="store_true", help="the graph in DOT instead of text")
     sub.add_argument("--spans", action="store_true", help="show where each op comes from")

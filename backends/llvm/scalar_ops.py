@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.ir as ll
+import numpy as np
 
 from ...ir.opdef import RuleTable
 from ...ir.threefry import PARITY, ROTATIONS
@@ -221,6 +222,22 @@ for _name, _op in {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge
 @EMIT.register("is_finite")
 def _is_finite(b: ll.IRBuilder, t: DType, attrs: Any, x: Any) -> Any:
     return Num(b, x).call("fabs").compare("<", math.inf)
+
+
+def _outward(direction: float) -> Rule:
+    def rule(b: ll.IRBuilder, t: DType, attrs: Any, x: Any) -> Any:
+        info = np.finfo(t.numpy)
+        most = constant(x, -direction * float(info.max))
+        beyond = b.fcmp_ordered("<" if direction > 0 else ">", x, most)
+        held = Num(b, b.select(beyond, most, x))
+        step = held.call("fabs").fma(attrs["ulps"] * float(info.eps), float(info.tiny))
+        return (held + step if direction > 0 else held - step).value
+
+    return rule
+
+
+EMIT.set("down", _outward(-1.0))
+EMIT.set("up", _outward(1.0))
 
 
 @EMIT.register("select")

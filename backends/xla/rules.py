@@ -129,6 +129,20 @@ def _stop_gradient(attrs: Any, x: Any) -> Any:
     return lax.stop_gradient(x)
 
 
+def _outward(direction: float) -> Rule:
+    def rule(attrs: Any, x: Any) -> Any:
+        info = np.finfo(x.dtype)
+        held = lax.max(x, -info.max) if direction > 0 else lax.min(x, info.max)
+        step = lax.abs(held) * x.dtype.type(attrs["ulps"] * info.eps) + info.tiny
+        return held + x.dtype.type(direction) * step
+
+    return rule
+
+
+LOWER.set("down", _outward(-1.0))
+LOWER.set("up", _outward(1.0))
+
+
 @LOWER.register("floordiv")
 def _floordiv(attrs: Any, a: Any, b: Any) -> Any:
     if jnp.issubdtype(a.dtype, jnp.floating):

@@ -44,6 +44,11 @@ BINARY = {
     "shr": (lambda a, b: a >> b, np.abs(I), np.array([[1, 2, 3], [4, 5, 6]], np.int32)),
 }  # fmt: skip
 OTHER = {
+    "down": lambda: (
+        ref("down", np.array([1.0, 0.0, np.inf]), ulps=2),
+        [1 - 2**-51, -np.finfo(float).tiny, np.finfo(float).max],
+    ),
+    "up": lambda: (ref("up", np.array([1.0, -np.inf]), ulps=1), [1 + 2**-52, -np.finfo(float).max]),
     "select": lambda: (ref("select", B, X, P), np.where(B, X, P)),
     "convert": lambda: (
         ref("convert", np.array([1.9, -1.9, np.nan, 1e20]), dtype=I32),

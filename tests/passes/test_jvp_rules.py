@@ -22,7 +22,7 @@ DOMAIN = {
 UNARY = [
     "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan",
     "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "softplus", "erf", "erfc", "erfinv",
-    "lgamma", "digamma", "neg", "abs", "sign", "floor", "ceil", "round", "trunc",
+    "lgamma", "digamma", "neg", "abs", "sign", "floor", "ceil", "round", "trunc", "down", "up",
 ]  # fmt: skip
 BINARY = ["add", "sub", "mul", "div", "mod", "max", "min", "atan2", "pow", "floordiv"]
 

@@ -15,6 +15,7 @@ from wengert.ir.interp import run
 from wengert.ir.types import F64, I32, DType, TensorType
 from wengert.passes.batch import batch_function
 from wengert.passes.dce import dce_function
+from wengert.passes.intervals import interval_function
 from wengert.passes.pipeline import FRONT, run_pipeline
 from wengert.passes.simplify import simplify
 from wengert.passes.streams import streams
@@ -300,3 +301,26 @@ def test_batched_program_is_the_program_on_each_example(steps: list[Step], share
     for k in range(2):
         alone = run(module, [x if a is None else np.asarray(x[k]) for x, a in zip(args, axes)], "f")
         same(alone, [np.asarray(out[k]) for out in together])
+
+
+@QUICK
+@given(steps=STEPS, seed=st.integers(0, 2**16), width=st.sampled_from([0.0, 1e-9, 0.05, 1.0]))
+def test_bounds_over_a_box_hold_at_points_of_it(steps: list[Step], seed: int, width: float) -> None:
+    module = program(steps)
+    rng = np.random.default_rng(seed)
+    centre = arguments(seed % 7)
+    spread = [rng.uniform(0, width, x.shape) for x in centre[:-1]]
+    low = [x - s for x, s in zip(centre, spread)] + [np.asarray(0, np.int32)]
+    high = [x + s for x, s in zip(centre, spread)] + [np.asarray(2, np.int32)]
+    boxed = range(len(centre)) if seed % 3 == 0 else range(len(SHAPES))
+    name = interval_function(module, "f", boxed)
+    corners = [v for i, pair in enumerate(zip(low, high)) for v in pair[: 1 + (i in boxed)]]
+    bounds = run(module, corners, name)
+    for _ in range(5):
+        point = [np.asarray(x + (y - x) * rng.uniform(size=x.shape)) for x, y in zip(low, high)]
+        point[-1] = np.asarray(rng.integers(0, 3) if len(SHAPES) in boxed else 0, np.int32)
+        for value, lo, hi in zip(run(module, point), bounds[::2], bounds[1::2], strict=True):
+            assert lo.shape == hi.shape == value.shape
+            unknown = (lo != lo) | (hi != hi)
+            inside = (lo <= value) & (value <= hi)
+            assert (inside | unknown).all(), (value, lo, hi)
