@@ -14,7 +14,7 @@ from ..ir.opdef import Array
 from ..ir.span import Span
 from ..ir.types import BOOL, F64, I32, I64, KEY, DType, TensorType
 from .type_errors import DTypeMistake, SizeMistake, StaticNeeded, TypeMistake
-from .values import Record, Staged, Static, Tensor, Trace, Tuple, describe
+from .values import Record, Staged, Static, Tensor, Trace, Tree, Tuple, describe
 
 MOST_ELEMENTS = 2**40
 
@@ -33,7 +33,7 @@ class SizedBuilder(Builder):
         """As `Builder.op`; raises SizeMistake for a result of more than 2^40 elements."""
         results = super().op(name, operands, regions, names, **attrs)
         for value in results:
-            shape = self.type(value).shape
+            shape = value.type.shape
             if shape and math.prod(shape) > MOST_ELEMENTS:
                 raise too_large(shape, self.span)
         return results
@@ -238,6 +238,8 @@ class Arithmetic:
                 return Trace(choices, score, result, supports)
             case Tensor(v):
                 return Tensor(v)
+            case Tree():
+                return value
         raise TypeMistake("a run-time value is needed here", span, found=describe(value))
 
     def convert(self, value: Staged, dtype: DType, span: Span) -> Staged:

@@ -18,6 +18,7 @@ from .values import (
     Staged,
     Static,
     Tensor,
+    Tree,
     Tuple,
     Unbound,
     describe,
@@ -184,9 +185,26 @@ def unify_all(
     keys = [key_of(v) for v in values]
     if not any(isinstance(v, Tensor) for v in values) and keys[0] and len(set(keys)) == 1:
         return list(values)
+    trees = [v for v in values if isinstance(v, Tree)]
+    if len(trees) == len(values):
+        return _unify_trees(lows, trees, span, what)
     if all(isinstance(v, Tensor | Static) for v in values):
         return _unify_arrays(lows, values, span, what)
     raise _differ(what, values, span)
+
+
+def _unify_trees(
+    lows: Sequence[Lowering], values: Sequence[Tree], span: Span, what: str
+) -> list[Staged]:
+    """Trees as ones of as many levels as the deepest."""
+    if len({v.type.with_depth(0) for v in values}) > 1:
+        raise _differ(what, values, span)
+    depth = max(v.type.depth for v in values)
+    resized = [
+        v.value if v.type.depth == depth else low.b.op("tree.resize", [v.value], depth=depth)[0]
+        for low, v in zip(lows, values)
+    ]
+    return [Tree(v) for v in resized]
 
 
 def _unify_arrays(

@@ -22,6 +22,7 @@ CONSTANTS: dict[str, float | None] = {
     "inf": math.inf,
     "nan": math.nan,
     "None": None,
+    "nil": None,
 }
 
 
@@ -153,6 +154,7 @@ MODULES = (
     "functional",
     "random",
     "programs",
+    "trees",
 )
 for _module in MODULES:
     importlib.import_module(f".builtins_{_module}", __package__)

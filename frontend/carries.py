@@ -15,7 +15,7 @@ from ..ir.span import Span
 from ..ir.types import DType
 from .arithmetic import is_weak
 from .type_errors import DTypeMistake, LoopMistake, Poisoned
-from .values import Record, Staged, Static, Tensor, Tuple, Unbound, describe
+from .values import Record, Staged, Static, Tensor, Tree, Tuple, Unbound, describe
 
 if TYPE_CHECKING:
     from .lower import Lowering
@@ -134,6 +134,10 @@ class _Fit:
         match start, end:
             case Tensor(), Tensor() | Static():
                 return self._array(start, end)
+            case Tree(), Tree() if start.type == end.type:
+                return _Fitted(None, [end.value], start)
+            case Tree(), Tree() if start.type.with_depth(0) == end.type.with_depth(0):
+                return self._tree(start, end)
             case Tuple(items), Tuple(parts) if len(items) == len(parts):
                 fits = [self.fit(a, b) for a, b in zip(items, parts)]
                 wanted = [f.wanted or a for f, a in zip(fits, items)]
@@ -155,6 +159,14 @@ class _Fit:
         if start is end:
             return _Fitted(None, [], start)
         raise self._unstable(start, end)
+
+    def _tree(self, start: Tree, end: Tree) -> _Fitted:
+        """A tree that ends with fewer levels than it may have."""
+        if end.type.depth > start.type.depth:
+            raise self._unstable(start, end)
+        depth = start.type.depth
+        (value,) = self.inner.b.op("tree.resize", [end.value], depth=depth)
+        return _Fitted(None, [value], start)
 
     def _joined(self, fits: Sequence[_Fitted], wanted: Staged, pattern: Staged) -> _Fitted:
         values = [v for f in fits for v in f.values]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 MOST_ERRORS = 20
 DEEPEST_NESTING = 100
 _DECLARATION = re.compile(
-    r"^(fn|record|const|import|model|guide|objective|strategy|distribution)\b|^@"
+    r"^(fn|tree +fn|record|const|import|model|guide|objective|strategy|distribution|"
+    r"shape|primitive|transform|combinator)\b|^@"
 )
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 

@@ -123,7 +123,7 @@ class _Resolver:
         """Check a type; bare names in its sizes are size variables, added to `bind`."""
         match type:
             case s.NamedType(span, name, sizes):
-                if name not in TYPE_NAMES:
+                if name not in TYPE_NAMES and name != "tree":
                     self.record_type(name, span, bind)
                 for size in sizes:
                     if bind is not None:

@@ -34,6 +34,7 @@ from .values import (
 
 if TYPE_CHECKING:
     from .program import SourceModule
+    from .trees import TreeOptions
 
 DEEPEST_CALLS = 500
 MOST_ERRORS = 20
@@ -55,8 +56,9 @@ class Frame:
 class Session:
     """One `specialize` call."""
 
-    def __init__(self, real: DType) -> None:
+    def __init__(self, real: DType, trees: TreeOptions | None = None) -> None:
         self.real = real
+        self.trees = trees
         self.module = Module()
         self.errors: list[WengertError] = []
         self.cache: dict[Any, tuple[str, Staged] | None] = {}

@@ -9,6 +9,7 @@ from ..ir.core import Block
 from ..ir.span import Span
 from ..ir.types import DTYPES, DType
 from . import syntax as s
+from . import trees
 from .scopes import find_record, names_of, suggest
 from .type_errors import CallMistake, DTypeMistake, SizeMistake, StaticNeeded, TypeMistake
 from .values import (
@@ -16,6 +17,7 @@ from .values import (
     Staged,
     Static,
     Tensor,
+    Tree,
     Tuple,
     describe,
     is_function,
@@ -126,6 +128,10 @@ def fit(
     match type, value:
         case s.NamedType(_, name), Tensor() | Static() if name in DTYPES or name == "real":
             return _fit_array(low, value, low.session.dtype(name), span, p)
+        case s.NamedType(_, "tree"), Tree():
+            return value
+        case s.NamedType(_, "tree"), Tuple() if trees.is_encoded(value):
+            return trees.encode(low, value, span)
         case s.TupleType(_, items), Tuple(parts) if len(items) == len(parts):
             return Tuple(tuple([fit(low, v, t, module, span, p) for v, t in zip(parts, items)]))
         case s.NamedType(_, name), Record(_, fields):
@@ -228,6 +234,16 @@ class Sizes:
                 found = find_record(module, name)
                 if found is not None:
                     self.record(value, *found, path, span)
+            case s.NamedType(_, "tree", sizes), Tree():
+                if len(sizes) not in (0, 2):
+                    raise SizeMistake(
+                        f"a tree's type has a depth and a number of fillers: '{path}'",
+                        span,
+                        expected="tree or tree[depth, fillers]",
+                        found=type_text(type),
+                    )
+                for size, actual in zip(sizes, (value.type.depth, value.type.fillers)):
+                    self._size(size, actual, path, module, span)
             case s.NamedType(_, _, sizes), Tensor():
                 if len(sizes) != value.type.rank:
                     raise SizeMistake(

@@ -17,6 +17,7 @@ from .scopes import first_return
 from .session import Session, TooManyErrors
 from .signatures import bind, coerce_arguments
 from .stack import deep_stack
+from .trees import TreeOptions, decoded
 from .type_errors import Poisoned
 from .values import Staged, UserFunction, from_struct, named_params, tensors, to_struct
 from .values import Static as StagedStatic
@@ -54,13 +55,20 @@ class Lowered:
     result: Struct
 
 
-def specialize(program: Program, name: str, args: Mapping[str, Arg], real: DType = F32) -> Lowered:
+def specialize(
+    program: Program,
+    name: str,
+    args: Mapping[str, Arg],
+    real: DType = F32,
+    trees: TreeOptions | None = None,
+) -> Lowered:
     """Lower function `name` for `args`: every type and size is checked here.
 
-    Parameters with defaults may be left out. `real` is the default float type. Raises a
-    Mistake (`type_errors.py`), or an ErrorGroup of several.
+    Parameters with defaults may be left out. `real` is the default float type, `trees` says how
+    trees are encoded: where one is declared, its labels and places are given. Raises a Mistake
+    (`type_errors.py`), or an ErrorGroup of several.
     """
-    session = Session(real)
+    session = Session(real, trees)
     function = UserFunction(program.functions[name], program.main)
     params = tuple((n, a) for n, a in args.items() if not isinstance(a, Static))
     result: Staged | None = None
@@ -106,7 +114,7 @@ def _entry(session: Session, function: UserFunction, args: Mapping[str, Arg]) ->
         with session.entering(object(), decl.name, None):
             result = session.run_body(function, bound, block)
     last = first_return(decl.body)
-    result = low.a.materialise(result, last.value.span if last else decl.span)
+    result = decoded(low, low.a.materialise(result, last.value.span if last else decl.span))
     block.results = [t.value for t in tensors(result)]
     return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +104,9 @@ def _declared(b: _Build, c: list[Any], decorators: tuple[s.Call, ...], kind: str
         doc, body = body[0].value.value, body[1:]
     head = b.span(name)
     params = b.maybe(parameters) or ()
+    if kind.startswith("tree"):
+        kind, tree = "tree", s.NamedType(head, "tree")
+        params = tuple(replace(p, annotation=p.annotation or tree) for p in params)
     if kind in s.PROGRAM_KINDS and all(p.name != "key" for p in params):
         params += (s.Parameter(head, "key", s.NamedType(head, "key"), s.FreshKey(head)),)
     if kind in ("model", "guide") and not returns(body):

@@ -73,6 +73,10 @@ class DerivativeMistake(TypeMistake):
     """A derivative of something that has none, or a derivative rule that does not fit."""
 
 
+class TreeLabelMistake(Mistake):
+    """A label that no vocabulary has."""
+
+
 class AssertionFailed(Mistake):
     """An `assert` of the program that does not hold for these sizes."""
 

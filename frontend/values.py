@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..ir.core import Value
 from ..ir.span import Span
 from ..ir.struct import RecordStruct, Struct, TupleStruct
-from ..ir.types import TensorType
+from ..ir.types import TensorType, TreeType
 from . import syntax
 from .type_errors import Mistake
 
@@ -34,6 +34,19 @@ class Tensor:
     def type(self) -> TensorType:
         """Its IR type."""
         assert isinstance(self.value.type, TensorType)
+        return self.value.type
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A sum of weighted trees that the compiled program computes."""
+
+    value: Value
+
+    @property
+    def type(self) -> TreeType:
+        """Its IR type."""
+        assert isinstance(self.value.type, TreeType)
         return self.value.type
 
 
@@ -212,6 +225,7 @@ class Unbound:
 
 Staged = (
     Tensor
+    | Tree
     | Static
     | Tuple
     | Record
@@ -265,10 +279,10 @@ def is_none(value: Staged) -> bool:
     return isinstance(value, Static) and value.value is None
 
 
-def tensors(value: Staged) -> Iterator[Tensor]:
-    """The tensors in `value`, in order."""
+def tensors(value: Staged) -> Iterator[Any]:
+    """The tensors in `value`, in order, and the trees."""
     match value:
-        case Tensor():
+        case Tensor() | Tree():
             yield value
         case Tuple(items):
             for item in items:
@@ -291,6 +305,8 @@ def rebuild(value: Staged, values: Iterator[Value]) -> Staged:
     match value:
         case Tensor(_, weak):
             return Tensor(next(values), weak)
+        case Tree():
+            return Tree(next(values))
         case Tuple(items):
             return Tuple(tuple(rebuild(i, values) for i in items))
         case Record(name, fields):
@@ -337,7 +353,7 @@ def to_struct(value: Staged) -> Struct:
 def named_params(name: str, value: Staged) -> list[Value]:
     """Fresh IR values of the types of `value`'s tensors, named after their places in it."""
     match value:
-        case Tensor():
+        case Tensor() | Tree():
             return [Value(value.type, name)]
         case Tuple(items):
             return [v for i, x in enumerate(items) for v in named_params(f"{name}_{i}", x)]
@@ -359,6 +375,8 @@ def describe(value: Staged | None) -> str:
     match value:
         case Tensor():
             return str(value.type)
+        case Tree():
+            return f"a tree of at most {value.type.depth} levels with {value.type.fillers} fillers"
         case Static(None):
             return "None"
         case Static(bool() as v):
@@ -404,6 +422,8 @@ def key_of(value: Staged) -> Any:
     match value:
         case Tensor(_, weak):
             return (value.type, weak)
+        case Tree():
+            return value.type
         case Static(v):
             return ("static", type(v).__name__, repr(v))
         case Tuple(items):

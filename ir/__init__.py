@@ -11,6 +11,7 @@ from . import (  # noqa: F401
     structural,
 )
 from .builder import Builder, function_block
+    tree,
 from .core import Block, Function, Module, Op, Value, free_values, walk
 from .errors import CompilerBug, ErrorGroup, IRError, WengertError
 from .opdef import OPS, OpDef, RuleTable
@@ -30,6 +31,7 @@ from .types import (
     TensorType,
     Type,
     scalar,
+    TreeType,
 )
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "TensorType",
     "TupleStruct",
     "Type",
+    "TreeType",
     "Value",
     "WengertError",
     "free_values",

@@ -108,9 +108,9 @@ class RuleTable(Generic[R]):
 
 
 def tensor(value: Value) -> TensorType:
-    """The tensor type of an operand; a buffer there is an IRError."""
+    """The tensor type of an operand; anything else there is an IRError."""
     if not isinstance(value.type, TensorType):
-        raise IRError(f"a tensor is needed, not a buffer {value.type}")
+        raise IRError(f"an array is needed, not {value.type}")
     return value.type
 
 

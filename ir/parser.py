@@ -13,7 +13,7 @@ from .core import Attrs, Block, Function, Module, Op, Value
 from .errors import IRError, WengertError
 from .opdef import OPS, OpDef
 from .span import Span, register_source
-from .types import DTYPES, BufferType, TensorType, Type
+from .types import DTYPES, BufferType, TensorType, TreeType, Type
 
 if TYPE_CHECKING:
     from lark import Lark
@@ -96,10 +96,15 @@ class _Reader:
         """A type."""
         amp, name, *rest = tree.children
         sizes = rest[0] if rest else None
-        dtype = DTYPES.get(str(name))
+        prefix, _, kind = str(name).rpartition(".")
+        dtype = DTYPES.get(kind) if prefix in ("", "tree") else None
         if dtype is None:
             raise IRError(f"no type is called {name}", self.span(tree))
         shape = tuple(int(t) for t in sizes.children) if sizes is not None else ()
+        if prefix:
+            if len(shape) != 2:
+                raise IRError(f"{name} takes a depth and a number of fillers", self.span(tree))
+            return TreeType(dtype, *shape)
         return BufferType(dtype, shape) if amp else TensorType(dtype, shape)
 
     def ops(self, trees: list[Any], block: Block) -> None:

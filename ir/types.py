@@ -1,4 +1,4 @@
-"""Types of IR values: a scalar dtype and a static shape, or a buffer of the loop level."""
+"""Types of IR values: arrays of static shape, trees, and buffers of the loop level."""
 
 from __future__ import annotations
 
@@ -123,7 +123,39 @@ class BufferType:
         return TensorType(self.dtype, self.shape)
 
 
-Type = TensorType | BufferType
+@dataclass(frozen=True, slots=True)
+class TreeType:
+    """A sum of weighted binary trees (see tree.py): a vector of `fillers` numbers at every place.
+
+    depth: how many levels it has at most; a single node has depth 1, nothing depth 0.
+    """
+
+    dtype: DType
+    depth: int
+    fillers: int
+
+    def __str__(self) -> str:
+        return f"tree.{self.dtype}[{self.depth},{self.fillers}]"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """A tree is one value: it has no axes."""
+        return ()
+
+    @property
+    def places(self) -> int:
+        """How many places there are for nodes."""
+        return int(2**self.depth - 1)
+
+    def with_depth(self, depth: int) -> TreeType:
+        """The same with another depth."""
+        return TreeType(self.dtype, depth, self.fillers)
+
+
+Type = TensorType | BufferType | TreeType
 
 
 def scalar(dtype: DType) -> TensorType:

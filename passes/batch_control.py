@@ -141,5 +141,5 @@ BATCH.none(
     "passes expand it first",
     "call",
     "linear_call",
-    *(n for n in OPS if n.startswith(("diff.", "prob."))),
+    *(n for n in OPS if n.startswith(("diff.", "prob.", "shape.", "tree."))),
 )

@@ -234,5 +234,5 @@ INTERVAL.none("they have no operands, so they stay", "const", "iota")
 INTERVAL.none(
     "passes expand it first",
     *("call", "linear_call"),
-    *(n for n in OPS if n.startswith(("diff.", "prob.", "shape."))),
+    *(n for n in OPS if n.startswith(("diff.", "prob.", "shape.", "tree."))),
 )

@@ -371,5 +371,8 @@ JVP.none(
     *("threefry", "key_make", "key_lo", "key_hi"),
 )
 JVP.none("control flow has a rule of its own in jvp.py", "if", "switch", "for", "while", "call")
-JVP.none("a pass expands it first", *(n for n in OPS if n.startswith(("diff.", "prob."))))
+JVP.none(
+    "a pass expands it first",
+    *(n for n in OPS if n.startswith(("diff.", "prob.", "shape.", "tree."))),
+)
 JVP.none("it is a cotangent rule: reverse mode only, and once", "linear_call")

@@ -40,6 +40,18 @@ PASSES: dict[str, Pass] = {
     p.name: p
     for p in (
         Pass(
+            "trees",
+            "trees become arrays, in the form that each encoding asks for or that costs least",
+            ("trees", "trees"),
+            removes="tree.*",
+        ),
+        Pass(
+            "shapes",
+            "fields of shape programs become calls of functions of a point",
+            ("shapes", "shapes"),
+            removes="shape.*",
+        ),
+        Pass(
             "densities",
             "traces of programs become calls of functions that return choices and scores",
             ("densities", "densities"),
@@ -75,7 +87,17 @@ PASSES: dict[str, Pass] = {
     )
 }
 
-FRONT = ("densities", "estimators", "inline", "expand_diff", "streams", "vectorize", "simplify")
+FRONT = (
+    "trees",
+    "shapes",
+    "densities",
+    "estimators",
+    "inline",
+    "expand_diff",
+    "streams",
+    "vectorize",
+    "simplify",
+)
 BOXES = ("intervals", "simplify")
 LOOPS = ("bufferize",)
 

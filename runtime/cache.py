@@ -88,7 +88,8 @@ def _key(special: Specialization, request: Request) -> str | None:
         parts.append(f"{name}={item!r}")
     sources = sorted(special.program.source.sources.items())
     return "code-" + _digest(
-        sources, special.decl.name, parts, special.program.real, request,
+        sources, special.decl.name, parts, special.program.real, special.program.trees,
+        request,
         host_name(), compiler_fingerprint(),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..frontend import program as front
 from ..frontend import syntax
+from ..frontend.trees import TreeOptions
 from ..ir.types import F32, F64, DType
 from .cache import compile_text, load_program
 from .compiler import BACKENDS
@@ -24,6 +25,7 @@ class Program:
 
     backend: "llvm" (default), "xla" or "interp" (the reference interpreter).
     real: "f32" (default) or "f64": the type that `real` and plain float literals have.
+    trees: how trees come into the program (`wg.trees.options`).
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Program:
         source: front.Program,
         backend: str = "llvm",
         real: str = "f32",
+        trees: TreeOptions | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise BackendError(f"no backend is called {backend!r}", expected=", ".join(BACKENDS))
@@ -39,6 +42,7 @@ class Program:
         self.source = source
         self.backend = backend
         self.real = _REALS[real]
+        self.trees = trees
         self._functions: dict[str, CompiledFunction] = {}
         self._converter = Converter(_records(source), self.real, _device_arrays(backend))
 
@@ -71,8 +75,8 @@ class Program:
 
     @property
     def options(self) -> dict[str, Any]:
-        """`backend` and `real` as they are given to `load`."""
-        return {"backend": self.backend, "real": self.real.name}
+        """`backend`, `real` and `trees` as they are given to `load`."""
+        return {"backend": self.backend, "real": self.real.name, "trees": self.trees}
 
     def with_options(self, **options: Any) -> Program:
         """The same program under another `backend` or `real`."""

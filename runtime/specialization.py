@@ -48,7 +48,11 @@ class Specialization:
             args = {name: _argument(item) for name, item in self.signature}
             with paused_collection():
                 self._lowered = specialize(
-                    self.program.source, self.decl.name, args, real=self.program.real
+                    self.program.source,
+                    self.decl.name,
+                    args,
+                    real=self.program.real,
+                    trees=self.program.trees,
                 )
         return self._lowered
 

@@ -380,5 +380,7 @@ def _triangular_solve(attrs: Any, a: Any, b: Any) -> Any:
 
 LOWER.none("control flow is lowered in lower.py", "if", "switch", "for", "while")
 LOWER.none("passes remove it", "call", "linear_call")
-LOWER.none("passes remove it", *(n for n in OPS if n.startswith(("diff.", "prob."))))
+LOWER.none(
+    "passes remove it", *(n for n in OPS if n.startswith(("diff.", "prob.", "shape.", "tree.")))
+)
 LOWER.none("the loop level is not for XLA", *(n for n in OPS if n.startswith("loop.")))
