@@ -9,9 +9,9 @@ from . import (  # noqa: F401
     prob,
     reductions,
     structural,
+    tree,
 )
 from .builder import Builder, function_block
-    tree,
 from .core import Block, Function, Module, Op, Value, free_values, walk
 from .errors import CompilerBug, ErrorGroup, IRError, WengertError
 from .opdef import OPS, OpDef, RuleTable
@@ -29,9 +29,9 @@ from .types import (
     BufferType,
     DType,
     TensorType,
+    TreeType,
     Type,
     scalar,
-    TreeType,
 )
 
 __all__ = [
@@ -60,9 +60,9 @@ __all__ = [
     "Span",
     "Struct",
     "TensorType",
+    "TreeType",
     "TupleStruct",
     "Type",
-    "TreeType",
     "Value",
     "WengertError",
     "free_values",
