@@ -19,7 +19,7 @@ from .signatures import bind, coerce_arguments
 from .stack import deep_stack
 from .trees import TreeOptions, decoded
 from .type_errors import Poisoned
-from .values import Staged, UserFunction, from_struct, named_params, tensors, to_struct
+from .values import Staged, Tree, UserFunction, from_struct, named_params, tensors, to_struct
 from .values import Static as StagedStatic
 
 
@@ -48,11 +48,13 @@ class Lowered:
     module: its IR; the entry takes the tensors of `params` in order.
     params: the run-time parameters with their structures.
     result: the structure of what it returns.
+    trees: which of its tensors are trees: the fillers of all places.
     """
 
     module: Module
     params: tuple[tuple[str, Struct], ...]
     result: Struct
+    trees: frozenset[int] = frozenset()
 
 
 def specialize(
@@ -71,24 +73,27 @@ def specialize(
     session = Session(real, trees)
     function = UserFunction(program.functions[name], program.main)
     params = tuple((n, a) for n, a in args.items() if not isinstance(a, Static))
-    result: Staged | None = None
+    found: tuple[Staged, frozenset[int]] | None = None
     with deep_stack():
         try:
-            result = _entry(session, function, args)
+            found = _entry(session, function, args)
         except (Poisoned, TooManyErrors):
             pass
         except WengertError as error:
             session.errors.append(error)
     session.finish()
-    assert result is not None
+    assert found is not None
     session.prune()
-    return Lowered(session.module, params, to_struct(result))
+    return Lowered(session.module, params, to_struct(found[0]), found[1])
 
 
-def _entry(session: Session, function: UserFunction, args: Mapping[str, Arg]) -> Staged:
+def _entry(
+    session: Session, function: UserFunction, args: Mapping[str, Arg]
+) -> tuple[Staged, frozenset[int]]:
     """Lower the entry function: its parameters are the tensors of the run-time arguments.
 
-    Defaults and converted arguments are computed inside it.
+    Defaults and converted arguments are computed inside it. Gives the result and the numbers of
+    those of its tensors that are trees, decoded.
     """
     decl, block = function.decl, Block()
     staged: dict[str, Staged] = {}
@@ -114,9 +119,11 @@ def _entry(session: Session, function: UserFunction, args: Mapping[str, Arg]) ->
         with session.entering(object(), decl.name, None):
             result = session.run_body(function, bound, block)
     last = first_return(decl.body)
-    result = decoded(low, low.a.materialise(result, last.value.span if last else decl.span))
+    result = low.a.materialise(result, last.value.span if last else decl.span)
+    trees = frozenset(i for i, v in enumerate(tensors(result)) if isinstance(v, Tree))
+    result = decoded(low, result)
     block.results = [t.value for t in tensors(result)]
-    return result
+    return result, trees
 
 
 def _types(struct: Struct) -> Iterator[Value]:

@@ -44,7 +44,7 @@ class Program:
         self.real = _REALS[real]
         self.trees = trees
         self._functions: dict[str, CompiledFunction] = {}
-        self._converter = Converter(_records(source), self.real, _device_arrays(backend))
+        self._converter = Converter(_records(source), self.real, _device_arrays(backend), trees)
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -59,8 +59,15 @@ class Program:
             decl = self.source.functions.get(name)
             if decl is None:
                 raise AttributeError(self._no_such(name))
-            found = self._functions[name] = CompiledFunction(self, decl)
+            found = self._functions[name] = self._function(decl)
         return found
+
+    def _function(self, decl: syntax.FunctionDecl) -> CompiledFunction:
+        if decl.kind != "tree":
+            return CompiledFunction(self, decl)
+        from .trees.function import TreeFunction
+
+        return TreeFunction(self, decl)
 
     def _no_such(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.functions, 1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from ..ir.span import Span
 from ..ir.struct import RecordStruct, Struct, TupleStruct
 from ..ir.types import BOOL, DTYPES, F32, F64, I32, I64, KEY, DType, TensorType
 from .errors import ArgumentError
+
+if TYPE_CHECKING:
+    from ..frontend.trees import TreeOptions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _PLAIN = {t.numpy: t for t in (F32, F64, I32, I64, BOOL)}
@@ -51,9 +54,13 @@ class Converter:
     """Flattens arguments of one program. `real` is the program's default float type.
 
     device: a class of arrays that the backend takes as they are, where they have the right dtype.
+    trees: how trees are encoded.
     """
 
-    def __init__(self, records: Records, real: DType, device: Any = None) -> None:
+    def __init__(
+        self, records: Records, real: DType, device: Any = None, trees: TreeOptions | None = None
+    ) -> None:
+        self.trees = trees
         self.records = records
         self.real = real
         self.device = device
@@ -71,6 +78,8 @@ class Converter:
             case syntax.NamedType(_, name) if name in DTYPES or name == "real":
                 dtype = self.real if name == "real" else DTYPES[name]
                 return self._tensor(value, dtype, place, out)
+            case syntax.NamedType(_, "tree"):
+                return self._tree(value, place, out)
             case syntax.NamedType(_, name) if name in self.records:
                 return self._record(value, self.records[name], place, out)
         return self._free(value, place, out)
@@ -88,6 +97,17 @@ class Converter:
                 for i, (v, t) in enumerate(zip(value, items))
             )
         )
+
+    def _tree(self, value: Any, place: Place, out: list[Array]) -> Struct:
+        """A tree, or the arrays of its labels and places."""
+        from .trees.function import argument
+
+        arrays = isinstance(value, tuple) and all(hasattr(v, "dtype") for v in value)
+        both = value if arrays else argument(value, self.trees)
+        if len(both) != 2:
+            raise place.fail("is no tree", "labels and places, or a tree", describe(value))
+        parts = [self._tensor(v, I32, place.inside(f"[{i}]"), out) for i, v in enumerate(both)]
+        return TupleStruct(tuple(parts))
 
     def _record(
         self, value: Any, record: syntax.RecordDecl, place: Place, out: list[Array]
