@@ -44,15 +44,20 @@ class Forward:
 
     def run(self, block: Block, b: Any) -> None:
         """Write every op of `block`, whose parameters are bound in `env` already."""
+        wanted = useful(block)
         for op in block.ops:
             b.span = op.span
-            if self.active(op):
+            if self.active(op, wanted):
                 CONTROL.get(op.name, plain)(self, op, b)
             else:
                 clone_op(b, op, self.env)
 
-    def active(self, op: Op) -> bool:
-        """Whether an operand, or a value that a region captures, has a tangent."""
+    def active(self, op: Op, wanted: set[Value]) -> bool:
+        """Whether an operand, or a value that a region captures, has a tangent, and a result is
+        among those whose tangents are wanted.
+        """
+        if wanted.isdisjoint(op.results):
+            return False
         if any(v in self.ts for v in op.operands):
             return True
         return any(v in self.ts for region in op.regions for v in free_values(region))
@@ -71,6 +76,20 @@ class Forward:
         for v, t in zip(old, ts):
             if t is not None and is_float(v):
                 self.ts[v] = t
+
+
+def useful(block: Block) -> set[Value]:
+    """The values that the float results of a block depend on through floats.
+
+    Others need no tangents: a search whose result is stopped is not differentiated.
+    """
+    found = {v for v in block.results if is_float(v)}
+    for op in reversed(block.ops):
+        if op.name not in _FLAT and not found.isdisjoint(op.results):
+            found.update(filter(is_float, op.operands))
+            for region in op.regions:
+                found.update(filter(is_float, free_values(region)))
+    return found
 
 
 Control = Callable[[Forward, Op, Any], None]

@@ -17,7 +17,7 @@ from ..ir.types import BOOL, I32, TensorType
 from .blocked_loop import block_loop
 from .dce import dce_block
 from .inline import inline_function
-from .jvp import CONTROL, Env, Forward, NotDifferentiable, fixpoint, is_float, plain
+from .jvp import CONTROL, Env, Forward, NotDifferentiable, fixpoint, is_float, plain, useful
 
 RECOMPUTE = ("carry", "sqrt")  # checkpoint policies that run the body again
 CHEAP = frozenset(
@@ -52,9 +52,10 @@ class Linearizer(Forward):
 
     def run(self, block: Block, b: Any) -> None:
         """Write every op of `block` through the split builder `b`."""
+        wanted = useful(block)
         for op in block.ops:
             b.span = op.span
-            if not self.active(op):
+            if not self.active(op, wanted):
                 clone_op(b, op, self.env)
             elif op.name in _SPLIT:
                 _SPLIT[op.name](self, op, b)

@@ -153,6 +153,30 @@ def test_checkpoint_policies_give_one_gradient(programs):
     np.testing.assert_allclose(sqrt, all_, rtol=1e-13)
 
 
+def test_a_stopped_search_is_not_differentiated():
+    program = wg.compile(
+        """
+fn search(a: real) -> real:
+    x = 1.0
+    while abs(x * x - a) > 1e-9:
+        x = 0.5 * (x + a / x)
+    return x
+fn root(a: real) -> real:
+    x = stop_gradient(search(a))
+    return x - (x * x - a) / stop_gradient(2.0 * x)
+fn roots(a: real[n]) -> real:
+    total = 0.0
+    for i in 0..n:
+        total += root(a[i])
+    return total
+""",
+        real="f64",
+    )
+    a = np.array([2.0, 7.0, 0.3])
+    np.testing.assert_allclose(program.roots.grad(a), 0.5 / np.sqrt(a), rtol=1e-8)
+    np.testing.assert_allclose(program.root.jvp((2.0,), 1.0)[1], 0.5 / np.sqrt(2.0), rtol=1e-8)
+
+
 def test_unbounded_while_in_each_mode(programs):
     value, tangent = programs.endless_root.jvp((2.0,), 1.0)
     np.testing.assert_allclose((value, tangent), (np.sqrt(2), 0.5 / np.sqrt(2)))
