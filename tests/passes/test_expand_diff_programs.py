@@ -170,6 +170,7 @@ fn roots(a: real[n]) -> real:
         total += root(a[i])
     return total
 """,
+        "stopped.wg",
         real="f64",
     )
     a = np.array([2.0, 7.0, 0.3])
