@@ -77,10 +77,8 @@ class Dense(Form):
     def child(self, b: Builder, x: Sequence[Value], bit: int) -> Held:
         return self._held(_times(b, self.basis.down[bit], x[0]), self.type.depth - 1)
 
-    def cons(
-        self, b: Builder, x: Sequence[Value], y: Sequence[Value], root: Value, depth: int
-    ) -> Held:
-        left, right = (_times(b, m, t[0]) for m, t in zip(self.basis.up, (x, y)))
+    def cons(self, b: Builder, x: Held, y: Held, root: Value, depth: int) -> Held:
+        left, right = (_times(b, m, t.arrays[0]) for m, t in zip(self.basis.up, (x, y)))
         shape = b.type(left).shape
         role = b.reshape(_rows(b, self.basis.roles, 0, 1), shape=shape[:1])
         top = b.mul(
@@ -99,10 +97,11 @@ class Dense(Form):
     def filler(self, b: Builder, x: Sequence[Value]) -> Value:
         return b.reshape(self.decode(b, x, 1), shape=(self.type.fillers,))
 
-    def blend(self, b: Builder, weights: Value, trees: Sequence[Sequence[Value]]) -> Held:
-        shape = b.type(trees[0][0]).shape
+    def blend(self, b: Builder, weights: Value, trees: Sequence[Held]) -> Held:
+        matrices = [t.arrays[0] for t in trees]
+        shape = b.type(matrices[0]).shape
         size = shape[0] * shape[1]
-        lines = b.concatenate(*(b.reshape(t[0], shape=(1, size)) for t in trees), axis=0)
+        lines = b.concatenate(*(b.reshape(m, shape=(1, size)) for m in matrices), axis=0)
         total = b.dot_general(weights, lines, lhs_contract=(0,), rhs_contract=(0,))
         return self._held(b.reshape(total, shape=shape), self.type.depth)
 
@@ -111,8 +110,8 @@ class Dense(Form):
             return self._held(x[0], depth)
         return self._held(self._from(b, self._fillers(b, x, depth)), depth)
 
-    def product(self, b: Builder, x: Sequence[Value], y: Sequence[Value]) -> Value:
-        both = [self._fillers(b, t, self.type.depth) for t in (x, y)]
+    def product(self, b: Builder, x: Held, y: Held) -> Value:
+        both = [self._fillers(b, t.arrays, self.type.depth) for t in (x, y)]
         return b.reduce_sum(b.mul(*both), axes=(0, 1))
 
     def decode(self, b: Builder, x: Sequence[Value], levels: int) -> Value:

@@ -48,33 +48,32 @@ class Form(ABC):
     def describe(self) -> str:
         """The form in a few words, for dumps."""
 
-    # Operations. `x`, `y` are the arrays of trees of this form.
+    # Operations. `x` are the arrays of a tree of this form. Where trees meet they are of its kind:
+    # of the same class, over contexts that are part of its own.
 
     @abstractmethod
     def child(self, b: Builder, x: Sequence[Value], bit: int) -> Held:
         """The left (0) or right (1) subtree."""
 
     @abstractmethod
-    def cons(
-        self, b: Builder, x: Sequence[Value], y: Sequence[Value], root: Value, depth: int
-    ) -> Held:
-        """Two trees of this form under a root, within `depth` levels."""
+    def cons(self, b: Builder, x: Held, y: Held, root: Value, depth: int) -> Held:
+        """Two trees of this kind under a root, within `depth` levels."""
 
     @abstractmethod
     def filler(self, b: Builder, x: Sequence[Value]) -> Value:
         """The root's filler, `[fillers]`."""
 
     @abstractmethod
-    def blend(self, b: Builder, weights: Value, trees: Sequence[Sequence[Value]]) -> Held:
-        """The sum of trees of this form; weights: one each."""
+    def blend(self, b: Builder, weights: Value, trees: Sequence[Held]) -> Held:
+        """The sum of trees of this kind; weights: one each."""
 
     @abstractmethod
     def resize(self, b: Builder, x: Sequence[Value], depth: int) -> Held:
         """The tree as one of `depth` levels."""
 
     @abstractmethod
-    def product(self, b: Builder, x: Sequence[Value], y: Sequence[Value]) -> Value:
-        """The sum over places of products of fillers."""
+    def product(self, b: Builder, x: Held, y: Held) -> Value:
+        """The sum over places of products of fillers of two trees of this kind."""
 
     @abstractmethod
     def decode(self, b: Builder, x: Sequence[Value], levels: int) -> Value:
@@ -130,27 +129,29 @@ class Positional(Form):
     def child(self, b: Builder, x: Sequence[Value], bit: int) -> Held:
         return positional(self.rows(x).child(b, bit), self.type, self.type.depth - 1)
 
-    def cons(
-        self, b: Builder, x: Sequence[Value], y: Sequence[Value], root: Value, depth: int
-    ) -> Held:
-        left, right = (self.rows(t).within(b, depth - 1) for t in (x, y))
+    def cons(self, b: Builder, x: Held, y: Held, root: Value, depth: int) -> Held:
+        left, right = (_rows_of(t).within(b, depth - 1) for t in (x, y))
         return positional(rows.cons(b, left, right, root), self.type, depth)
 
     def filler(self, b: Builder, x: Sequence[Value]) -> Value:
         row = self.rows(x).row(b, 1)
         return b.zeros(TensorType(self.type.dtype, (self.type.fillers,))) if row is None else row
 
-    def blend(self, b: Builder, weights: Value, trees: Sequence[Sequence[Value]]) -> Held:
-        total = rows.weighted_sum(b, weights, [self.rows(t) for t in trees])
+    def blend(self, b: Builder, weights: Value, trees: Sequence[Held]) -> Held:
+        total = rows.weighted_sum(b, weights, [_rows_of(t) for t in trees])
         return positional(total, self.type, self.type.depth)
 
     def resize(self, b: Builder, x: Sequence[Value], depth: int) -> Held:
         return positional(self.rows(x).within(b, depth), self.type, depth)
 
-    def product(self, b: Builder, x: Sequence[Value], y: Sequence[Value]) -> Value:
-        if not x:
-            return b.zeros(TensorType(self.type.dtype))
-        return b.reduce_sum(b.mul(x[0], y[0]), axes=(0, 1))
+    def product(self, b: Builder, x: Held, y: Held) -> Value:
+        one, two = (_rows_of(t) for t in (x, y))
+        both = [p for p in one.places if p in set(two.places)]
+        like = TensorType(self.type.dtype)
+        left, right = (r.at(b, both, like).value for r in (one, two))
+        if left is None or right is None:
+            return b.zeros(like)
+        return b.reduce_sum(b.mul(left, right), axes=(0, 1))
 
     def decode(self, b: Builder, x: Sequence[Value], levels: int) -> Value:
         wanted = range(1, 2**levels)
@@ -180,6 +181,11 @@ class Positional(Form):
 
     def adopted(self, b: Builder, x: Rows) -> Held:
         return positional(x, self.type, max(self.type.depth, x.levels))
+
+
+def _rows_of(held: Held) -> Rows:
+    assert isinstance(held.form, Positional)
+    return held.form.rows(held.arrays)
 
 
 def positional(x: Rows, type: TreeType, depth: int) -> Held:

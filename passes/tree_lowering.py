@@ -146,14 +146,14 @@ class Lowering:
             case "tree.resize":
                 made = held[0].form.resize(b, held[0].arrays, attrs["depth"])
             case "tree.cons":
-                form, (x, y) = together(b, held)
+                form, (x, y) = _together(b, held)
                 assert isinstance(op.result.type, TreeType)
                 made = form.cons(b, x, y, xs[2], op.result.type.depth)
             case "tree.blend":
-                form, arrays = together(b, held)
-                made = form.blend(b, xs[0], arrays)
+                form, akin = _together(b, held)
+                made = form.blend(b, xs[0], akin)
             case "tree.product":
-                form, (x, y) = together(b, held)
+                form, (x, y) = _together(b, held)
                 env[op.result] = form.product(b, x, y)
             case "tree.filler":
                 env[op.result] = held[0].form.filler(b, held[0].arrays)
@@ -355,12 +355,25 @@ class _Region:
         return self.block
 
 
-def together(b: Builder, trees: Sequence[Held]) -> tuple[Form, list[tuple[Value, ...]]]:
-    """Trees in one form, and that form."""
+def _together(b: Builder, trees: Sequence[Held]) -> tuple[Form, list[Held]]:
+    """A form that holds all of some trees, and the trees in forms of its kind."""
     form = trees[0].form
     for other in trees[1:]:
         form = _joined(form, other.form)
-    return form, [tuple(_converted(b, t, form)) for t in trees]
+    return form, [_akin(b, t, form) for t in trees]
+
+
+def _akin(b: Builder, x: Held, form: Form) -> Held:
+    """A tree in a form of another's kind, no larger than needed."""
+    if _is_kin(x.form, form):
+        return x
+    if isinstance(x.form, Positional):
+        return form.adopted(b, x.form.rows(x.arrays))
+    return Held(form, tuple(_converted(b, x, form)))
+
+
+def _is_kin(x: Form, form: Form) -> bool:
+    return type(x) is type(form) and set(x.context) <= set(form.context)
 
 
 def _joined(x: Form, y: Form) -> Form:
@@ -391,7 +404,10 @@ def _converted(b: Builder, x: Value | Held, form: Form | None) -> Sequence[Value
         return (x,)
     if form is None or x.form == form:
         return x.arrays
-    return x.form.converted(b, x.arrays, form)
+    if isinstance(form, Positional) or _is_kin(x.form, form):
+        return x.form.converted(b, x.arrays, form)
+    between = _positional(x.form)
+    return between.converted(b, x.form.converted(b, x.arrays, between), form)
 
 
 def _arrays(x: Value | Held) -> Sequence[Value]:

@@ -8,7 +8,7 @@ root step down in the encoded tree, which has a matrix for that; below, nothing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..ir.builder import Builder
@@ -133,26 +133,24 @@ class Shared(Form):
             hung.append((source, moved))
         return self._made(self.type.depth - 1, self.fillers(x).child(b, bit), hung)
 
-    def cons(
-        self, b: Builder, x: Sequence[Value], y: Sequence[Value], root: Value, depth: int
-    ) -> Held:
+    def cons(self, b: Builder, x: Held, y: Held, root: Value, depth: int) -> Held:
         levels = min(depth, self.limit or depth) - 1
+        (fx, wx), (fy, wy) = (_parts(t) for t in (x, y))
 
         def join(one: Rows, two: Rows, top: Value | None) -> Rows:
             return rows.cons(b, one.within(b, levels), two.within(b, levels), top)
 
-        fillers = join(self.fillers(x), self.fillers(y), root)
-        hung = [(s, join(self.weights(x, s), self.weights(y, s), None)) for s in self.sources]
-        return self._made(depth, fillers, hung)
+        hung = [(s, join(wx(s), wy(s), None)) for s in self.sources]
+        return self._made(depth, join(fx, fy, root), hung)
 
     def filler(self, b: Builder, x: Sequence[Value]) -> Value:
         return b.reshape(self.decode(b, x, 1), shape=(self.type.fillers,))
 
-    def blend(self, b: Builder, weights: Value, trees: Sequence[Sequence[Value]]) -> Held:
-        total = rows.weighted_sum(b, weights, [self.fillers(t) for t in trees])
+    def blend(self, b: Builder, weights: Value, trees: Sequence[Held]) -> Held:
+        parts = [_parts(t) for t in trees]
+        total = rows.weighted_sum(b, weights, [fillers for fillers, _ in parts])
         hung = [
-            (s, rows.weighted_sum(b, weights, [self.weights(t, s) for t in trees]))
-            for s in self.sources
+            (s, rows.weighted_sum(b, weights, [held(s) for _, held in parts])) for s in self.sources
         ]
         return self._made(self.type.depth, total, hung)
 
@@ -160,10 +158,10 @@ class Shared(Form):
         hung = [(s, self.weights(x, s).within(b, depth)) for s in self.sources]
         return self._made(depth, self.fillers(x).within(b, depth), hung)
 
-    def product(self, b: Builder, x: Sequence[Value], y: Sequence[Value]) -> Value:
-        levels = max([self.fillers(x).levels, *(self.weights(x, s).levels for s in self.sources)])
-        levels = max(1, levels)
-        (fx, hx), (fy, hy) = (self._unfolded(b, t, levels) for t in (x, y))
+    def product(self, b: Builder, x: Held, y: Held) -> Value:
+        known = [*self.places, *(p for h in self.hung for p in h.places)]
+        levels = max([rows.level_of(p) + 1 for p in known], default=1)
+        (fx, hx), (fy, hy) = (_shared(t)._unfolded(b, t.arrays, levels) for t in (x, y))
         total = b.reduce_sum(b.mul(fx, fy), axes=(0, 1))
         for s, one in hx.items():
             for t, two in hy.items():
@@ -236,6 +234,17 @@ class Shared(Form):
     def adopted(self, b: Builder, x: Rows) -> Held:
         inside = x.within(b, self.limit) if self.limit else x
         return self._made(max(self.type.depth, x.levels), inside, [])
+
+
+def _shared(held: Held) -> Shared:
+    assert isinstance(held.form, Shared)
+    return held.form
+
+
+def _parts(held: Held) -> tuple[Rows, Callable[[Source], Rows]]:
+    """A tree's rows of fillers, and of weights by source."""
+    form, x = _shared(held), held.arrays
+    return form.fillers(x), lambda source: form.weights(x, source)
 
 
 def shared(b: Builder, type: TreeType, fillers: Value, places: Value, limit: int) -> Held:

@@ -46,13 +46,11 @@ class Sparse(Form):
         moved = b.sub(places, top if bit else half)
         return self._held(b.select(inside, moved, zero), fillers, self.type.depth - 1)
 
-    def cons(
-        self, b: Builder, x: Sequence[Value], y: Sequence[Value], root: Value, depth: int
-    ) -> Held:
+    def cons(self, b: Builder, x: Held, y: Held, root: Value, depth: int) -> Held:
         type = self.type
         top = b.const(np.array([1], np.int32), TensorType(I32, (1,)))
         places, fillers = [top], [b.reshape(root, shape=(1, type.fillers))]
-        for bit, (at, rows) in enumerate((x, y)):
+        for bit, (at, rows) in enumerate((x.arrays, y.arrays)):
             _, first = _levels(b, at, type.depth)
             step = b.add(first, first) if bit else first
             places.append(b.add(at, step))
@@ -67,10 +65,11 @@ class Sparse(Form):
         root = b.convert(b.eq(places, b.const(1, places)), dtype=self.type.dtype)
         return b.dot_general(root, fillers, lhs_contract=(0,), rhs_contract=(0,))
 
-    def blend(self, b: Builder, weights: Value, trees: Sequence[Sequence[Value]]) -> Held:
-        places = b.concatenate(*(t[0] for t in trees), axis=0)
+    def blend(self, b: Builder, weights: Value, trees: Sequence[Held]) -> Held:
+        places = b.concatenate(*(t.arrays[0] for t in trees), axis=0)
         scaled = []
-        for i, (_, fillers) in enumerate(trees):
+        for i, tree in enumerate(trees):
+            fillers = tree.arrays[1]
             weight = b.reshape(elements(b, weights, [i]), shape=())
             scaled.append(b.mul(fillers, b.broadcast(weight, shape=b.type(fillers).shape, axes=())))
         return self._held(places, b.concatenate(*scaled, axis=0), self.type.depth).pruned(b)
@@ -82,8 +81,8 @@ class Sparse(Form):
             places = b.select(inside, places, b.const(0, places))
         return self._held(places, fillers, depth).pruned(b)
 
-    def product(self, b: Builder, x: Sequence[Value], y: Sequence[Value]) -> Value:
-        (px, fx), (py, fy) = x, y
+    def product(self, b: Builder, x: Held, y: Held) -> Value:
+        (px, fx), (py, fy) = x.arrays, y.arrays
         n, m = b.type(px).size, b.type(py).size
         left = b.broadcast(px, shape=(n, m), axes=(0,))
         right = b.broadcast(py, shape=(n, m), axes=(1,))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +78,8 @@ def _unchanged(path: str, text: str) -> bool:
         return False
 
 
-def _key(special: Specialization, request: Request) -> str | None:
-    """The cache key of a request; None where an argument is a function of another program."""
+def _key(special: Specialization, *asked: Any) -> str | None:
+    """The cache key of what is asked; None where an argument is a function of another program."""
     from ..backends.llvm.executable import host_name
 
     parts = []
@@ -89,21 +90,29 @@ def _key(special: Specialization, request: Request) -> str | None:
     sources = sorted(special.program.source.sources.items())
     return "code-" + _digest(
         sources, special.decl.name, parts, special.program.real, special.program.trees,
-        request,
+        asked,
         host_name(), compiler_fingerprint(),
     )  # fmt: skip
 
 
 def cached_llvm(special: Specialization, request: Request) -> Executable:
     """The LLVM executable for `request`, from the cache or compiled and stored there."""
+    return _cached(_key(special, request), lambda: special.module(request))
+
+
+def cached_fit(special: Specialization, asked: Any, module: Callable[[], Module]) -> Executable:
+    """The LLVM executable of a training loop: of `module()`, which `asked` decides."""
+    return _cached(_key(special, "fit", asked), module)
+
+
+def _cached(key: str | None, make: Callable[[], Module]) -> Executable:
     from ..backends.llvm.executable import Executable as Code
     from ..passes.pipeline import LOOPS, run_pipeline
     from .llvm import LlvmRunner
 
     def loops() -> Module:
-        return run_pipeline(special.module(request), LOOPS)
+        return run_pipeline(make(), LOOPS)
 
-    key = _key(special, request)
     body = store.read(key) if key else None
     if body is not None:
         return LlvmRunner(Code.from_bytes(body), loops)

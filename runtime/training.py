@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,10 +12,12 @@ import numpy as np
 
 from ..frontend import syntax
 from ..frontend.stack import deep_stack
+from ..ir.core import Module
 from ..ir.struct import RecordStruct, Struct, TupleStruct, leaves
 from ..ir.types import KEY, TensorType
 from ..passes.pipeline import FRONT, run_pipeline
 from .binding import Bound, Static
+from .cache import cached_fit
 from .compiler import Dumps, Executable, compile_module
 from .errors import CallError
 from .fit import Driver, FitResult, Snapshot
@@ -150,11 +152,17 @@ class _Job:
         where = (self.request, self.plan, program.backend)
         fresh = where not in cache
         if fresh:
-            loop = build_loop(self.special.module(self.request), self.plan)
             with deep_stack():
-                loop = run_pipeline(loop, FRONT)
-                cache[where] = compile_module(loop, program.backend, Dumps())
+                if program.backend == "llvm" and _is_own(self.plan):
+                    cache[where] = cached_fit(self.special, where, self.loop)
+                else:
+                    cache[where] = compile_module(self.loop(), program.backend, Dumps())
         return cache[where], fresh
+
+    def loop(self) -> Module:
+        """The training loop, tensors in, tensors out."""
+        module = build_loop(self.special.module(self.request), self.plan)
+        return run_pipeline(module, FRONT)
 
     def result_maker(
         self, resume: FitResult | None, root: int
@@ -193,6 +201,16 @@ class _Job:
             found[name] = (struct, part)
             position += size
         return {n: unflatten(*found[n], to_python) for n in self.names}
+
+
+def _is_own(value: Any) -> bool:
+    """Whether a plan is made of this library's records alone, so that its text says all of it."""
+    if is_dataclass(value):
+        own = type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
+        return own and all(_is_own(getattr(value, f.name)) for f in fields(value))
+    if isinstance(value, tuple):
+        return all(map(_is_own, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _check_options(

@@ -3,7 +3,7 @@
 from ...frontend.trees import TreeOptions
 from .data import Encoded, Pair, encode, read_pairs, write_pairs
 from .errors import TreeError
-from .score import Score, label_trees, score
+from .score import Score, label_trees, labels_of, score, tree_of
 from .tasks import SPLITS, TASKS, generate
 from .tree import Tree
 from .vocabulary import Vocabulary
@@ -21,9 +21,11 @@ __all__ = [
     "encode",
     "generate",
     "label_trees",
+    "labels_of",
     "options",
     "read_pairs",
     "score",
+    "tree_of",
     "write_pairs",
 ]
 
