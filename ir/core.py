@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .span import Span
-from .types import Type
+from .types import TensorType, Type
 
 Attrs = dict[str, Any]
 
@@ -130,6 +130,11 @@ class Module:
     def main(self) -> Function:
         """The entry function."""
         return self.functions[self.entry]
+
+
+def parameter_types(module: Module) -> list[TensorType]:
+    """The types of the tensors that the entry of a tensor-level module takes."""
+    return [t for p in module.main.params if isinstance(t := p.type, TensorType)]
 
 
 def walk(block: Block) -> Iterator[Op]:

@@ -66,6 +66,7 @@ def _declare(
     *,
     result: DType | None = None,
     commutative: bool = False,
+    attrs: tuple[tuple[str, str], ...] = (),
 ) -> None:
     def run(attrs: Attrs, *arrays: Array) -> Array:
         with np.errstate(all="ignore"):
@@ -78,6 +79,7 @@ def _declare(
             doc,
             _same_type(name, accepts, result),
             run,
+            attrs=attrs,
             arity=arity,
             elementwise=True,
             commutative=commutative,
@@ -175,7 +177,6 @@ _declare("stop_gradient", 1, _any, "x itself, with derivative zero", lambda x: x
 _ARITHMETIC: list[tuple[str, str, Any, bool]] = [
     ("add", "a + b; integers wrap", np.add, True),
     ("sub", "a - b; integers wrap", np.subtract, False),
-    ("mul", "a * b; integers wrap", np.multiply, True),
     ("floordiv", "floored quotient; integers: 0 where b is 0", _floordiv, False),
     (
         "mod",
@@ -189,6 +190,16 @@ _ARITHMETIC: list[tuple[str, str, Any, bool]] = [
 for _name, _doc, _ref, _commutes in _ARITHMETIC:
     _declare(_name, 2, _numbers, _doc, _ref, commutative=_commutes)
 
+_declare(
+    "mul",
+    2,
+    _numbers,
+    "a * b; integers wrap. A backend may join it with a sum that alone uses it, rounding once, "
+    "unless `rounded`",
+    np.multiply,
+    commutative=True,
+    attrs=(("rounded", "bool"),),
+)
 _declare("div", 2, _floats, "a / b", np.divide)
 _declare("pow", 2, _floats, "a to the power b", np.power)
 _declare("atan2", 2, _floats, "angle of the point (b, a), in [-pi, pi]", np.arctan2)

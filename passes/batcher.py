@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from ..ir.builder import Builder
 from ..ir.clone import clone_op
 from ..ir.core import Block, Op, Value, free_values, walk
@@ -39,12 +41,14 @@ class Batcher:
         self.env = env
         self.draws = draws
         self.mapped: set[Value] = set()
+        self.numbers: dict[Value, Op] = {}  # constants that one number fills
         self.calls: Rule | None = None  # the rule for `call`, where there is one
 
     def inside(self, b: Builder) -> Batcher:
         """A batcher that writes elsewhere, with the values of this one."""
         inner = Batcher(b, self.size, dict(self.env), self.draws)
         inner.mapped = set(self.mapped)
+        inner.numbers = self.numbers
         inner.calls = self.calls
         return inner
 
@@ -60,6 +64,8 @@ class Batcher:
                 v in self.mapped for v in (*op.operands, *captured)
             ):
                 clone_op(self.b, op, self.env)
+                if op.name == "const" and not isinstance(op.attrs["value"], np.ndarray):
+                    self.numbers[op.results[0]] = op
                 continue
             rule = self.calls if op.name == "call" else BATCH.get(op.name)
             if rule is None:
@@ -94,7 +100,13 @@ class Batcher:
     def wide(self, v: Value) -> Value:
         """The new value of v with the axis, repeated where v is shared."""
         new = self.value(v)
-        return new if v in self.mapped else self.spread(new)
+        if v in self.mapped:
+            return new
+        number = self.numbers.get(v)
+        if number is not None:
+            out: Value = self.b.const(number.attrs["value"], wider(v, self.size))
+            return out
+        return self.spread(new)
 
     def spread(self, new: Value) -> Value:
         """A value repeated along a new first axis."""

@@ -46,6 +46,8 @@ def _expand(
         for key in ("fn", "jvp", "fwd", "bwd"):
             if op.attrs.get(key):
                 _expand(module, op.attrs[key], done, derived)
+    if not any(op.name in DERIVE for op in walk(function.body)):
+        return
     body = _rewrite(module, function.body, {}, done, derived)
     module.functions[name] = Function(name, body, function.span, dict(function.attrs))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..ir.builder import attribute_default
 from ..ir.core import Block, Op, Value
 from ..ir.loops import INDEX
 from ..ir.opdef import OPS
@@ -52,6 +53,9 @@ class Writer:
         self, name: str, operands: Sequence[Value], key: object = None, **attrs: object
     ) -> Value:
         """A pure op with one result, found again if it was written before."""
+        definition = OPS[name]
+        for attr, kind in definition.attrs:
+            attrs.setdefault(attr, attribute_default(kind))
         depth = max((self.depths.get(v, 0) for v in operands), default=0)
         scope = self._at(depth)
         if key is None:
@@ -59,7 +63,7 @@ class Writer:
         found = scope.memo.get(key)
         if found is not None:
             return found
-        types = OPS[name].infer(operands, dict(attrs), ())
+        types = definition.infer(operands, dict(attrs), ())
         value = Value(types[0])
         op = Op(name, tuple(operands), dict(attrs), (), (value,))
         scope.block.ops.append(op)

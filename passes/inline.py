@@ -42,6 +42,8 @@ def inline_function(module: Module, name: str, *, custom: bool = False) -> Funct
 def inline_where(module: Module, name: str, wanted: Callable[[Op], bool]) -> Function:
     """Function `name` with those calls inlined that are `wanted`."""
     function = module.functions[name]
+    if not any(op.name == "call" and wanted(op) for op in walk(function.body)):
+        return function
     body = _Inliner(module, wanted).block(function.body, {})
     return Function(name, body, function.span, dict(function.attrs))
 

@@ -212,12 +212,11 @@ def _dynamic_update(host: Bufferizer, op: Op) -> None:
     def run() -> None:
         out = _copied(host, op)
         part = host.materialised(update, host.b)
-        where = [host.materialised(s, host.b) for s in starts]
         body = Block([Value(INDEX, "i") for _ in sizes])
         b = Builder(body)
         index = []
-        for i, s, n, m in zip(body.params, where, shape, sizes):
-            index.append(i if n == m else b.op("add", [_clamped(b, s, n - m), i])[0])
+        for i, s, n, m in zip(body.params, starts, shape, sizes):
+            index.append(i if n == m else b.op("add", [_start(host, b, s, n - m), i])[0])
         value = b.op("loop.load", [part, *body.params])[0]
         b.op("loop.store", [value, out, *index])
         simd = len(sizes) - 1
@@ -226,10 +225,12 @@ def _dynamic_update(host: Bufferizer, op: Op) -> None:
     host.defer(run, op.operands, op.results, [(source, op.results[0])])
 
 
-def _clamped(b: Builder, buffer: Value, limit: int) -> Value:
-    """A start index from memory, as i64 held to 0 .. limit."""
-    at = b.op("loop.load", [buffer])[0]
-    return _held(b, at, limit)
+def _start(host: Bufferizer, b: Builder, start: Value, limit: int) -> Value:
+    """A start index, known or from memory, as i64 held to 0 .. limit."""
+    op = host.makers.get(start)
+    if op is not None and op.name == "const":
+        return b.const(min(max(int(op.attrs["value"]), 0), limit), I64)
+    return _held(b, b.op("loop.load", [host.materialised(start, host.b)])[0], limit)
 
 
 def _held(b: Builder, at: Value, limit: int) -> Value:
@@ -286,6 +287,7 @@ def _branches(host: Bufferizer, op: Op) -> None:
     for r in op.results:
         host.place[r] = host.buffer_for(r)
         host.owned.add(r)
+    kept = _kept(op)
 
     def run() -> None:
         selector = host.b.op("loop.load", [host.materialised(op.operands[0], host.b)])[0]
@@ -293,17 +295,41 @@ def _branches(host: Bufferizer, op: Op) -> None:
         if op.name == "if":
             regions.reverse()
         index = host.b.op("convert", [selector], dtype=I64)[0]
-        outputs = [host.place[r] for r in op.results]
         _capture(host, regions)
         blocks = []
         for region in regions:
             out = Block()
-            inner = host.inner(Builder(out))
-            inner.block(region, outputs)
+            _branch(host, host.inner(Builder(out)), region, op, kept)
             blocks.append(out)
         host.b.op("loop.switch", [index], blocks)
 
-    host.defer(run, _reads(op), op.results)
+    host.defer(run, list(dict.fromkeys(_reads(op))), op.results, [(v, r) for r, v in kept.items()])
+
+
+def _kept(op: Op) -> dict[Value, Value]:
+    """For results that a branch leaves as they were before: what they were."""
+    kept: dict[Value, Value] = {}
+    for region in op.regions:
+        outside = set(free_values(region))
+        for result, v in zip(op.results, region.results):
+            if v in outside and v not in kept.values():
+                kept.setdefault(result, v)
+    return kept
+
+
+def _branch(
+    host: Bufferizer, inner: Bufferizer, region: Block, op: Op, kept: dict[Value, Value]
+) -> None:
+    """Write a branch. Results that share the memory of what they were are changed in place."""
+    outputs, moving = [], []
+    for r in op.results:
+        buffer = host.place[r]
+        before = kept.get(r)
+        if before is not None and host.memory(before) is host.memory(r):
+            buffer = inner.alloc(_buffer_type(buffer))
+            moving.append((buffer, host.place[before]))
+        outputs.append(buffer)
+    inner.block(region, outputs, moving)
 
 
 @_opaque("for")

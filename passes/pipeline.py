@@ -71,6 +71,7 @@ PASSES: dict[str, Pass] = {
             "the entry becomes a function of boxes, where that is asked for",
             ("intervals", "intervals"),
         ),
+        Pass("scalarize", "small arrays become scalars", ("scalarize", "scalarize")),
         Pass("simplify", "canonical forms, algebra, folding, CSE, DCE", ("simplify", "simplify")),
         Pass(
             "bufferize",

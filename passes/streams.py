@@ -27,6 +27,9 @@ def streams(module: Module) -> Module:
     """
     out = Module({}, module.entry)
     for name, f in module.functions.items():
+        if not any(op.name == "for" for op in walk(f.body)):
+            out.functions[name] = f
+            continue
         out.functions[name] = Function(name, _block(f.body, {}, {}), f.span, dict(f.attrs))
     return out
 

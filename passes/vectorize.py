@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..ir.builder import Builder
 from ..ir.clone import Env
-from ..ir.core import Block, Function, Module, Op, Value
+from ..ir.core import Block, Function, Module, Op, Value, walk
 from ..ir.types import I32, TensorType
 from .batch import Batcher
 from .batch_calls import BatchedCalls, size_of
@@ -22,6 +22,8 @@ def vectorize(module: Module) -> Module:
 
 def vectorized(module: Module, f: Function) -> Function:
     """`f` with its parallel loops batched. Batched forms of what it calls are added to `module`."""
+    if not any(op.name == "for" for op in walk(f.body)):
+        return f
     return Function(f.name, _block(module, f.body, {}), f.span, dict(f.attrs))
 
 

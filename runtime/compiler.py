@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..frontend.specialize import Lowered
 from ..ir.builder import function_block
-from ..ir.core import Function, Module
+from ..ir.core import Function, Module, parameter_types
 from ..ir.printer import print_module
 from ..ir.struct import leaves
 from ..ir.types import I32, TensorType
@@ -39,7 +39,12 @@ BACKENDS = ("llvm", "xla", "interp")
 
 
 class Executable(Protocol):
-    """What a backend gives: flat arrays in, flat arrays out. Keys are packed uint64."""
+    """What a backend gives: flat arrays of `types` in, flat arrays out. Keys are packed uint64."""
+
+    @property
+    def types(self) -> Sequence[TensorType]:
+        """The types of the arrays that `run` takes."""
+        ...
 
     def run(self, arrays: Sequence[Any]) -> list[Any]:
         """Run once; raises MemoryError where the results do not fit."""
@@ -86,6 +91,8 @@ def build(
     if request.samples:
         module = _sampled(module, lowered.params, request, name, dumps, one_key)
     if request.axes is not None:
+        small = _passes(module, ("scalarize",), dumps)
+        module = module if small is module else _passes(small, ("simplify",), dumps)
         module = _batched(module, lowered.params, request, dumps)
     return module
 
@@ -212,6 +219,7 @@ class InterpRunner:
 
     def __init__(self, module: Module) -> None:
         self.module = module
+        self.types = parameter_types(module)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Interpret once."""

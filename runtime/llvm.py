@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backends.llvm.executable import Executable, assembly, llvm_text
 from ..ir.core import Module
+from ..ir.types import TensorType
 
 
 class LlvmRunner:
@@ -25,6 +26,12 @@ class LlvmRunner:
     def compile(cls, loops: Module) -> LlvmRunner:
         """Compile a loop-level module."""
         return cls(Executable.compile(loops), lambda: loops)
+
+    @property
+    def types(self) -> list[TensorType]:
+        """The types of the arrays that `run` takes."""
+        inputs = len(self.executable.types) - self.executable.outputs
+        return [t.tensor for t in self.executable.types[:inputs]]
 
     def run(self, arrays: Sequence[Any]) -> list[Any]:
         """Run once; JAX arrays are taken as NumPy ones."""

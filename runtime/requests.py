@@ -20,13 +20,15 @@ Params = Sequence[tuple[str, Struct]]
 
 
 KINDS = ("call", "grad", "value_and_grad", "jvp", "vjp", "hessian", "interval")
+TILED = ("cells", "points")
 
 
 @dataclass(frozen=True)
 class Request:
     """One thing asked of a function.
 
-    kind: one of KINDS.
+    kind: one of KINDS, or of TILED: the programs that sample a field on a grid (passes/tiles.py),
+        whose point is the parameter `wrt`.
     wrt: the parameters that derivatives are for, or that are boxes, in the order asked; empty
         for "call".
     samples: 0, or how many keys to split the function's key into before averaging.

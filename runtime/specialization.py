@@ -17,9 +17,10 @@ from ..ir.types import TensorType
 from .binding import Static
 from .compiler import Dumps, Executable, build, compile_module
 from .errors import CallError
-from .requests import Request
+from .requests import TILED, Request, wrt_indices
 
 if TYPE_CHECKING:
+    from ..passes.tiles import Tiles
     from .program import Program
 
 Signature = tuple[tuple[str, Struct | Static], ...]
@@ -34,6 +35,7 @@ class Specialization:
         self.signature = signature
         self._lowered: Lowered | None = None
         self._executables: dict[tuple[Request, str], Executable] = {}
+        self._tiles: Tiles | None = None
         self._lock = threading.Lock()
 
     @property
@@ -59,6 +61,8 @@ class Specialization:
     def module(self, request: Request, dumps: Dumps | None = None) -> Module:
         """The simplified tensor-level module for `request`."""
         with deep_stack():
+            if request.kind in TILED:
+                return self._tiled(request)
             return build(
                 self.lowered,
                 request,
@@ -66,6 +70,16 @@ class Specialization:
                 dumps or Dumps(),
                 one_key=self.decl.kind == "objective",
             )
+
+    def _tiled(self, request: Request) -> Module:
+        """A program that samples the function on a grid; both are made from one analysis."""
+        if self._tiles is None:
+            from ..passes.tiles import Tiles
+
+            (place,) = wrt_indices(self.params, request.wrt)
+            plain = build(self.lowered, Request(), self.decl.name, Dumps())
+            self._tiles = Tiles(plain, place)
+        return self._tiles.cells() if request.kind == "cells" else self._tiles.points()
 
     def executable(self, request: Request, backend: str | None = None) -> Executable:
         """The compiled code for `request`, made once."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from ..backends.xla.lower import XlaExecutable
-from ..ir.core import Module
+from ..ir.core import Module, parameter_types
 from .errors import BackendError
 
 
@@ -17,6 +17,7 @@ class XlaRunner:
 
     def __init__(self, module: Module) -> None:
         self.executable = XlaExecutable(module)
+        self.types = parameter_types(module)
 
     def run(self, arrays: Sequence[Any]) -> list[Any]:
         """Run once, without waiting for the device.

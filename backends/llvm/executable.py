@@ -26,6 +26,7 @@ ARENA_ALIGNMENT = 64
 KERNEL_MARKS = (b"gemm", b"trsm", b"potrf", b"wengert_sort")
 LONG_LOOP = 100  # trips from which loops can be interrupted
 HUGE_FUNCTION = 4000  # ops above which LLVM optimises less
+HUGE_SHARE = 0.8  # of them in one body: straight-line code, which our passes leave nothing to do in
 
 
 @functools.cache
@@ -67,19 +68,40 @@ def optimise(text: str, level: int) -> Any:
     options.loop_vectorization = False
     options.slp_vectorization = level > 1
     builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    if level:
+        builder.getModulePassManager().run(module, builder)
+    else:
+        _clean(module, builder)
     return module
+
+
+def _clean(module: Any, builder: Any) -> None:
+    """Values out of stack slots, blocks joined: all that straight-line code needs."""
+    manager = llvm.create_new_function_pass_manager()
+    manager.add_sroa_pass()
+    manager.add_simplify_cfg_pass()
+    for function in module.functions:
+        if not function.is_declaration:
+            manager.run(function, builder)
 
 
 def compile_object(function: Function) -> bytes:
     """Machine code of a loop-level function, as an object file."""
-    return bytes(target_machine().emit_object(_optimised(function)))
+    level = _level(function)
+    module = optimise(str(emit_module(function, register_bytes())), level)
+    return bytes(target_machine(2 if level else 1).emit_object(module))
+
+
+def _level(function: Function) -> int:
+    """How much LLVM is to optimise."""
+    sizes = [len(r.ops) for op in walk(function.body) for r in op.regions]
+    if sum(sizes) <= HUGE_FUNCTION:
+        return 2
+    return 0 if max(sizes) > HUGE_SHARE * sum(sizes) else 1
 
 
 def _optimised(function: Function) -> Any:
-    module = emit_module(function, register_bytes())
-    size = sum(len(r.ops) for op in function.body.ops for r in op.regions)
-    return optimise(str(module), 1 if size > HUGE_FUNCTION else 2)
+    return optimise(str(emit_module(function, register_bytes())), _level(function))
 
 
 _count = iter(range(1 << 62))

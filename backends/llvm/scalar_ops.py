@@ -85,7 +85,15 @@ def _by_kind(name: str, floats: Rule | None, ints: Rule | None) -> None:
 
 _by_kind("add", lambda b, t, x, y: b.fadd(x, y, flags=["contract"]), lambda b, t, x, y: b.add(x, y))
 _by_kind("sub", lambda b, t, x, y: b.fsub(x, y, flags=["contract"]), lambda b, t, x, y: b.sub(x, y))
-_by_kind("mul", lambda b, t, x, y: b.fmul(x, y, flags=["contract"]), lambda b, t, x, y: b.mul(x, y))
+
+
+@EMIT.register("mul")
+def _mul(b: ll.IRBuilder, t: DType, attrs: Any, x: Any, y: Any) -> Any:
+    if not t.is_float:
+        return b.mul(x, y)
+    return b.fmul(x, y, flags=[] if attrs.get("rounded") else ["contract"])
+
+
 _by_kind("div", lambda b, t, x, y: b.fdiv(x, y), None)
 _by_kind("neg", lambda b, t, x: b.fneg(x), lambda b, t, x: b.neg(x))
 

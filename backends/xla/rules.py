@@ -106,7 +106,6 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "not": lax.bitwise_not,
     "add": lax.add,
     "sub": lax.sub,
-    "mul": lax.mul,
     "div": lax.div,
     "pow": lax.pow,
     "atan2": lax.atan2,
@@ -139,6 +138,7 @@ def _outward(direction: float) -> Rule:
     return rule
 
 
+LOWER.set("mul", lambda attrs, x, y: lax.mul(x, y))
 LOWER.set("down", _outward(-1.0))
 LOWER.set("up", _outward(1.0))
 

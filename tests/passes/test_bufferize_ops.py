@@ -12,6 +12,7 @@ NOT_HERE = {"call", "linear_call", "diff.jvp", "diff.vjp"}  # earlier passes rem
 WITH_REGIONS = {"if", "switch", "for", "while"}  # test_bufferize_control.py
 FLOATS = (
     "exp expm1 sin cos tan sinh cosh tanh asinh atan sigmoid softplus erf erfc floor ceil round trunc "
+    "down up "
     "digamma trigamma lgamma log log1p sqrt rsqrt acosh is_finite sign abs neg stop_gradient"
 ).split()
 UNIT = ["asin", "acos", "atanh", "erfinv"]

@@ -1,0 +1,1 @@
+"""Shape programs from Python: sampling of fields on grids."""
