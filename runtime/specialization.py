@@ -35,7 +35,7 @@ class Specialization:
         self.signature = signature
         self._lowered: Lowered | None = None
         self._executables: dict[tuple[Request, str], Executable] = {}
-        self._tiles: Tiles | None = None
+        self._tiles: dict[tuple[str, ...], Tiles] = {}
         self._lock = threading.Lock()
 
     @property
@@ -73,13 +73,14 @@ class Specialization:
 
     def _tiled(self, request: Request) -> Module:
         """A program that samples the function on a grid; both are made from one analysis."""
-        if self._tiles is None:
+        tiles = self._tiles.get(request.wrt)
+        if tiles is None:
             from ..passes.tiles import Tiles
 
             (place,) = wrt_indices(self.params, request.wrt)
             plain = build(self.lowered, Request(), self.decl.name, Dumps())
-            self._tiles = Tiles(plain, place)
-        return self._tiles.cells() if request.kind == "cells" else self._tiles.points()
+            tiles = self._tiles[request.wrt] = Tiles(plain, place)
+        return tiles.cells() if request.kind == "cells" else tiles.points()
 
     def executable(self, request: Request, backend: str | None = None) -> Executable:
         """The compiled code for `request`, made once."""

@@ -69,3 +69,18 @@ def test_huge_arguments_of_sine_are_reduced_exactly():
     module = Module(entry="f")
     module.add(Function("f", block))
     np.testing.assert_allclose(Executable.compile(bufferize(module))([x])[0], np.sin(x), rtol=1e-14)
+
+
+def test_a_rounded_product_is_not_joined_with_a_sum():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 1000)).astype(np.float32)
+    z = -(x * y)
+    block, b = function_block([TensorType(F32, (1000,))] * 3)
+    p, q, r = block.params
+    block.results = [b.add(b.mul(p, q, rounded=True), r), b.add(b.mul(p, q), r)]
+    module = Module(entry="f")
+    module.add(Function("f", block))
+    apart, joined = Executable.compile(bufferize(module))([x, y, z])
+    assert (apart == 0).all()
+    once = np.float32(x.astype(np.float64) * y.astype(np.float64) + z.astype(np.float64))
+    assert ((joined == once) | (joined == 0)).all()  # joined where the processor can

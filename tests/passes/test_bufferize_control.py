@@ -223,3 +223,39 @@ def test_same_value_returned_twice_and_parameters_returned(check_loops) -> None:
         return y, y, x, c, b.reshape(y, shape=(2, 2)), b.const(1.5, F64)
 
     check_loops([(4,), t(BOOL)], make, [RNG.normal(size=4), np.bool_(True)])
+
+
+@pytest.mark.parametrize("reads_after", [False, True])
+@pytest.mark.parametrize("flags", [[1, 0, 1], [0, 0, 0]])
+def test_a_branch_changes_a_carry_in_place(flags, reads_after, check_loops) -> None:
+    """What one branch leaves as it was is updated in its own memory, unless it is read again."""
+
+    def make(b, s, flags, xs):
+        def body(b, i, s, flag, x):
+            def then(b):
+                return b.min(s, b.sub(x, b.reverse(s, axes=(0,)))) if reads_after else b.min(s, x)
+
+            branches = [region([], then), region([], lambda b: s)]
+            (out,) = b.op("if", [flag], branches)
+            return (out, b.add(out, s)) if reads_after else out
+
+        return loop(b, 3, [s], [flags, xs], body)
+
+    args = [RNG.normal(size=8), np.array(flags, bool), RNG.normal(size=(3, 8))]
+    loops = check_loops([(8,), t(BOOL, 3), (3, 8)], make, args)
+    inside = next(op for op in walk(loops.main.body) if op.name == "loop.for")
+    if not reads_after:
+        assert not any(op.name == "loop.call" for op in walk(inside.regions[0]))
+
+
+def test_branches_that_swap_what_they_keep(check_loops) -> None:
+    def make(b, c, x, y):
+        u, v = b.sin(x), b.cos(y)
+        one = region([], lambda b: (v, u))
+        two = region([], lambda b: (u, b.add(v, u)))
+        p, q = b.op("if", [c], [one, two])
+        return b.add(p, p), q
+
+    for c in (True, False):
+        args = [np.array(c), RNG.normal(size=5), RNG.normal(size=5)]
+        check_loops([t(BOOL), (5,), (5,)], make, args)
