@@ -163,19 +163,28 @@ class Dense(Form):
 
 
 def dense(
-    b: Builder, type: TreeType, fillers: Value, places: Value, given: Sequence[Value]
+    b: Builder,
+    type: TreeType,
+    fillers: Value,
+    places: Value,
+    given: Sequence[Value],
+    levels: int,
 ) -> Held:
-    """The dense tree of an encoding; given: roles and perhaps duals, else one role a place."""
-    count = type.places
+    """The dense tree of an encoding; given: its roles and perhaps their duals.
+
+    Without roles, each place of `levels` levels has one of its own.
+    """
+    levels = type.depth if given else max(levels, type.depth)
     if not given:
+        count = 2**levels - 1
         shape = TensorType(I32, (count, count))
         same = b.eq(b.iota(type=shape, axis=0), b.iota(type=shape, axis=1))
         given = (b.convert(same, dtype=type.dtype),)
     roles, duals = given[0], given[-1]
-    inner = 2 ** (type.depth - 1) - 1
+    inner = 2 ** (levels - 1) - 1
     down, up = [], []
     for bit in (0, 1):
-        moved = child_rows(type.depth, bit).astype(np.int32)
+        moved = child_rows(levels, bit).astype(np.int32)
         if not inner:
             nothing = b.zeros(b.type(roles).with_shape((b.type(roles).shape[1],) * 2))
             down.append(nothing)
@@ -187,9 +196,9 @@ def dense(
             there = b.gather(beneath, index, axis=0)
             pair = (here, there) if out is down else (there, here)
             out.append(b.dot_general(*pair, lhs_contract=(0,), rhs_contract=(0,)))
-    basis = Roles(type.depth, roles, duals, (down[0], down[1]), (up[0], up[1]))
+    basis = Roles(levels, roles, duals, (down[0], down[1]), (up[0], up[1]))
     zero = b.const(0, places)
-    inside = b.and_(b.gt(places, zero), b.le(places, b.const(count, places)))
+    inside = b.and_(b.gt(places, zero), b.le(places, b.const(type.places, places)))
     row = b.select(inside, b.sub(places, b.const(1, places)), zero)
     bound = b.gather(roles, row, axis=0)
     mask = b.broadcast(inside, shape=b.type(bound).shape, axes=(0,))

@@ -7,7 +7,7 @@ arguments. What a form shares (its context) is used from around, and passed to c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,7 @@ class Lowering:
         self.auto = auto
         self.out = Module({}, module.entry)
         self.copies: dict[Any, _Copy] = {}
+        self.deepest = max((d for f in module.functions.values() for d in _depths(f)), default=1)
         self.largest: dict[str, tuple[int, str]] = {}
 
     def run(self) -> Module:
@@ -175,7 +176,7 @@ class Lowering:
         form = op.attrs["form"]
         match self.auto if form == "auto" else form:
             case "dense":
-                return dense(b, type, fillers, places, roles)
+                return dense(b, type, fillers, places, roles, self.deepest)
             case "sparse":
                 return sparse(b, type, fillers, places, op.attrs["capacity"])
             case "shared":
@@ -353,6 +354,14 @@ class _Region:
             found += _converted(self.b, x, forms[i] if i < len(forms) else None)
         self.block.results = found
         return self.block
+
+
+def _depths(function: Function) -> Iterator[int]:
+    """How many levels the trees of a function have."""
+    made = [r for op in walk(function.body) for r in op.results]
+    for v in (*function.params, *made):
+        if isinstance(v.type, TreeType):
+            yield v.type.depth
 
 
 def _together(b: Builder, trees: Sequence[Held]) -> tuple[Form, list[Held]]:

@@ -46,7 +46,7 @@ class Config:
     view: int = 4
     nodes: int = 0
     how: str = "softmax"
-    rate: float = 0.0
+    rate: float = 0.1
     rows: int = 24
     batch: int = 16
     learning_rate: float = 1e-3
