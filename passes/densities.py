@@ -227,7 +227,8 @@ class _Trace:
         drawn = [a for a in union if a not in self.fixed]
         outs = [Block() for _ in op.regions]
         found = [self.region(out, op, self.fixed) for out in outs]
-        for one, out, region in zip(found, outs, op.regions):
+        for k, (one, out, region) in enumerate(zip(found, outs, op.regions)):
+            one.fixed = one.guarded(_taken(one.b, op, self.value(op.operands[0]), k), union)
             one.block(region)
             out.results = [self.value(v) for v in region.results]
         like = next((one.score for one in found if one.score is not None), None)
@@ -241,6 +242,21 @@ class _Trace:
         if like is not None:
             self.add(results[-1])
 
+    def guarded(self, here: Value, inside: Iterable[str]) -> dict[str, Value]:
+        """Given numbers, 0.5 where the branch is not taken.
+
+        Batches compute both branches, and what is given for one that is not taken may be anything,
+        zeros often: 0.5 is inside of most supports, so that nothing infinite is made of it, whose
+        derivative would be NaN in spite of the selection afterwards.
+        """
+        safe = dict(self.fixed)
+        for a in inside:
+            if a in safe and Builder.type(safe[a]).dtype.is_float:
+                half = self.b.const(0.5, Builder.type(safe[a]))
+                mask = self.b.expand(here, Builder.type(half).shape)
+                safe[a] = self.b.select(mask, safe[a], half)
+        return safe
+
     def leave(
         self, op: Op, inside: Iterable[str], drawn: Sequence[str], results: Sequence[Value]
     ) -> None:
@@ -249,6 +265,15 @@ class _Trace:
         self.env.update(zip(op.results, results))
         made = dict(zip(drawn, results[count:]))
         self.choices |= {a: self.fixed[a] if a in self.fixed else made[a] for a in inside}
+
+
+def _taken(b: Builder, op: Op, chosen: Value, k: int) -> Value:
+    """Whether `chosen`, the first operand of an `if` or `switch`, leads to region k."""
+    if op.name == "if":
+        return chosen if k == 0 else b.not_(chosen)
+    last = len(op.regions) - 1
+    held = b.min(b.max(chosen, b.const(0, chosen)), b.const(last, chosen))
+    return b.eq(held, b.const(k, held))
 
 
 def _row(stacked: Value) -> Value:

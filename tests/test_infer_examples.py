@@ -114,3 +114,57 @@ def test_examples_print_what_they_found(name: str, capsys: pytest.CaptureFixture
     example(name).main()
     text = capsys.readouterr().out
     assert "k-hat" in text and "nan" not in text
+
+
+def test_variational_autoencoder() -> None:
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'wengert[data]'")
+    module = example("vae")
+    images, others = module.digits()
+    program, vae = module.train(images, hidden=50, codes=6, steps=600, progress=False)
+    bound, base = module.elbo(program, vae, others), module.base_rate(images, others)
+    assert base + 2.5 < bound < 0
+    at_start = program.init(64, 50, 6, wg.key(0))
+    assert bound > module.elbo(program, at_start, others) + 10
+
+
+@pytest.fixture(scope="module")
+def air() -> Any:
+    return example("air")
+
+
+def small_air(module: Any) -> tuple[wg.Program, Any, Any]:
+    program = wg.load(module.HERE / "air.wg")
+    return program, program.init(12, 6, 3, 8, 8, wg.key(1)), module.canvases(4)[0][:, 4:16, 4:16]
+
+
+@pytest.mark.parametrize("how", ["enum", "mvd", "hybrid", "reinforce"])
+def test_attend_infer_repeat_learns(air: Any, how: str) -> None:
+    """A small net on small canvases: the bound rises by every estimator."""
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'wengert[data]'")
+    program, net, images = small_air(air)
+    fit = wg.fit(
+        program.loss,
+        {"net": net},
+        images=images,
+        how=how,
+        steps=150,
+        optimizer=wg.adam(3e-3),
+        progress=False,
+    )
+    assert fit.losses[-20:].mean() < fit.losses[:20].mean() - 5
+
+
+def test_attend_infer_repeat_with_several_particles(air: Any) -> None:
+    """IWAE is the ELBO for one particle and tighter for more; wake-sleep steps are finite."""
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'wengert[data]'")
+    program, net, images = small_air(air)
+    losses = {
+        k: [float(program.iwae_loss(net, images, "reinforce", k, key=wg.key(s))) for s in range(60)]
+        for k in (1, 3)
+    }
+    plain = [float(program.loss(net, images, "reinforce", key=wg.key(s))) for s in range(60)]
+    error = np.std(plain) / np.sqrt(60)
+    assert abs(np.mean(losses[1]) - np.mean(plain)) < 4.5 * np.sqrt(2) * error
+    assert np.mean(losses[3]) < np.mean(plain) - 4.5 * error
+    _, slope = program.rws_loss.value_and_grad(net, images, 2, key=wg.key(0))
+    assert all(np.isfinite(x).all() for part in slope.values() for x in part.values())

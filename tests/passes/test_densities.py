@@ -24,6 +24,8 @@ from wengert.ir.types import F64, KEY, TensorType
 from wengert.ir.verify import verify
 from wengert.passes.densities import densities
 
+import wengert as wg
+
 PROGRAMS = runpy.run_path(str(Path(__file__).parents[1] / "frontend" / "test_programs.py"))
 REAL = TensorType(F64)
 
@@ -309,3 +311,33 @@ def test_sums_and_maps(x: float) -> None:
     args = [np.array(0.3), np.array(1.2), np.array([0.1, 2.0, -0.5]), np.array(x), np.array(0.4)]
     (score,) = same(module, args)
     assert np.isfinite(score)
+
+
+BRANCHED = """
+model p(w: real):
+    k ~ {kind}
+    {branch}
+        scale ~ normal(3.0, 0.1)
+        x ~ normal(w / scale, 1.0)
+    y ~ normal(0.0, 1.0)
+
+objective f(w: real, ks: {dtype}[n], scales: real[n], xs: real[n]):
+    return mean([logpdf(p(w), {{k: ks[i], scale: scales[i], x: xs[i], y: 0.0}}) for i in 0..n])
+"""
+
+
+@pytest.mark.parametrize("kind", ["bernoulli(0.5)", "categorical([0.2, 0.3, 0.5])"])
+@pytest.mark.parametrize("backend", ["llvm", "xla"])
+def test_zeros_of_branches_not_taken_do_no_harm(kind: str, backend: str) -> None:
+    """A batch computes both branches; what was given for the other one leaves no NaN behind."""
+    boolean = "bernoulli" in kind
+    branch, dtype = ("if k:", "bool") if boolean else ("if k == 1:", "i32")
+    text = BRANCHED.format(kind=kind, branch=branch, dtype=dtype)
+    f = wg.compile(text, backend=backend, real="f64").f
+    ks = np.array([0, 1, 0, 1], bool if boolean else np.int32)
+    scales, xs = np.where(ks == 1, [1.0, 2.0, 3.0, 4.0], 0.0), np.where(ks == 1, 0.7, 0.0)
+    value, slope = f.value_and_grad(2.0, ks, scales, xs, key=wg.key(0))
+    taken = ks == 1
+    residual = xs[taken] - 2.0 / scales[taken]
+    assert np.isfinite(value)
+    np.testing.assert_allclose(slope, (residual / scales[taken]).sum() / 4, rtol=1e-12)
