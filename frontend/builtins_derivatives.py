@@ -22,6 +22,7 @@ from .values import (
     Staged,
     Static,
     Tensor,
+    Tree,
     Tuple,
     UserFunction,
     describe,
@@ -89,7 +90,8 @@ def _chosen(low: Lowering, f: Staged, wrt: Staged, args: Sequence[Staged], span:
 
 def _differentiable(value: Staged) -> bool:
     leaves = list(tensors(value))
-    floats = bool(leaves) and all(t.type.dtype.is_float for t in leaves)
+    floats = all(isinstance(t, Tensor) and t.type.dtype.is_float for t in leaves)
+    floats = floats and bool(leaves)
     return floats or (isinstance(value, Static) and isinstance(value.value, float))
 
 
@@ -103,6 +105,10 @@ def _positions(args: Sequence[Staged], wrt: Sequence[int], span: Span) -> list[i
         count += leaves
     for i in wrt:
         for t in tensors(args[i]):
+            if isinstance(t, Tree):
+                raise DerivativeMistake(
+                    "a tree has no derivative", span, hint="derive by what it is encoded from"
+                )
             if not t.type.dtype.is_float:
                 raise DerivativeMistake(
                     f"argument {i} is not differentiable",
