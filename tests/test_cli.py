@@ -129,3 +129,60 @@ def test_fit_ir_and_emit(file, tmp_path, capsys):
     assert run(["ir", file, "f", "x=[1, 2]", "--dot"]) == 0
     assert capsys.readouterr().out.startswith("digraph")
     assert run(["emit", file, "f", "x=[1, 2]", "--kind", "llvm"]) == 0
+
+
+SHOWN = """
+fn ball(p: real[3], r: real = 1.0) -> real: return sqrt(sum(p * p)) - r
+fn box(p: real[3], half: real[3]) -> real: return max(abs(p) - half)
+"""
+
+
+def test_render(tmp_path, capsys):
+    file, out = tmp_path / "ball.wg", tmp_path / "out.png"
+    file.write_text(SHOWN)
+    shown = ["render", str(file), "-o", str(out), "--size", "20x16"]
+    assert run(shown) == 0
+    assert "out.png: 20 x 16 pixels\n" in capsys.readouterr().out
+    small = out.read_bytes()
+    assert run([*shown, "--set", "r=-1"]) == 0
+    assert "no shape is seen" in capsys.readouterr().out
+    assert (
+        run(
+            [
+                *shown,
+                "--shape",
+                "box",
+                "--set",
+                "half=[1, 2, 1]",
+                "--azimuth",
+                "10",
+                "--orthographic",
+            ]
+        )
+        == 0
+    )
+    assert out.read_bytes() != small
+    assert run([*shown, "--turntable", "--frames", "3"]) == 0
+    assert (tmp_path / "out.gif").exists()
+    mesh = [*shown[:3], str(tmp_path / "ball.stl"), "--resolution", "8"]
+    assert run([*mesh, "--bounds", "-2", "2"]) == 0
+    assert (tmp_path / "ball.stl").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--size", "ten"], "'ten' is no size"),
+        (["--set", "q=1"], "ball() has no parameter 'q'"),
+        (["--shape", "box"], "box() misses 1 argument 'half'"),
+        (["--shape", "cube"], "the program has no shape 'cube'"),
+        (["-o", "x.jpg"], "no kind of file ends with '.jpg'"),
+        (["--zoom", "0"], "a zoom above 0"),
+        (["--set", "r"], "not of the form name=value"),
+    ],
+)
+def test_render_tells_mistakes(extra, message, tmp_path, capsys):
+    file = tmp_path / "ball.wg"
+    file.write_text(SHOWN)
+    assert run(["render", str(file), "-o", str(tmp_path / "x.png"), *extra]) == 1
+    assert message in capsys.readouterr().err

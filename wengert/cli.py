@@ -1,4 +1,4 @@
-"""The command line: check, run, fit, ir and emit.
+"""The command line: check, run, fit, ir, emit and render.
 
 Arguments of the program's functions are written `name=value`, where the value is JSON
 (`x=[1, 2]`, `p={"w": 0.5}`), a file (`x=@data.npy`, `x=@data.npz:images`, `x=@table.csv`)
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import render_command
 from .ir.errors import WengertError
 
 USAGE_ERROR = 2
@@ -58,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         _common(sub)
         sub.set_defaults(command=command)
         _SPECIFIC[name](sub)
+    sub = commands.add_parser("render", help="write a picture or a mesh of a shape")
+    render_command.options(sub)
+    sub.set_defaults(command=render_command.command)
     return parser
 
 
@@ -132,12 +136,17 @@ def _function(options: argparse.Namespace) -> Any:
 
 
 def _arguments(options: argparse.Namespace, function: Any) -> dict[str, Any]:
+    return named_values(options.arguments, function)
+
+
+def named_values(texts: Sequence[str], function: Any) -> dict[str, Any]:
+    """The values of `name=value` texts, by name."""
     from .frontend.syntax import NamedType
     from .runtime.keys import key
 
     annotations = {p.name: p.annotation for p in function.decl.parameters}
     values: dict[str, Any] = {}
-    for text in options.arguments:
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise WengertError(f"argument {text!r} is not of the form name=value")
