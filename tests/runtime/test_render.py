@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from wengert.runtime.shapes.bounds import Box
@@ -146,3 +149,16 @@ def test_rays_outside_of_the_box_meet_nothing(program):
     depth = first_hits(field, view, box)
     rows, columns = np.nonzero(np.isfinite(depth))
     assert len(rows) and np.abs(rows - 24.5).max() < 3 and np.abs(columns - 24.5).max() < 3
+
+
+def test_the_page_about_rendering(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "rendering.md").read_text()
+    programs = [wg.compile(b, "page.wg") for b in re.findall(r"```wg\n(.*?)```", page, re.S)]
+    assert np.isfinite(programs[0].loss.grad(1.2, np.eye(3), np.ones((2, 3))))
+    camera = Camera((3.0, 0.0, 0.0)).record()
+    assert np.isfinite(programs[1].match.grad(0.8, camera, np.zeros((4, 4))))
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    pytest.importorskip("trimesh")
+    exec(code, {})
+    assert (tmp_path / "egg.stl").exists() and (tmp_path / "egg.png").exists()
