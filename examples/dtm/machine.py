@@ -35,7 +35,7 @@ class Config:
 
     task: str = "active_logical"
     steps: int = 16
-    fillers: int = 112
+    fillers: int = 128
     depth: int = 12
     width: int = 64
     heads: int = 4
@@ -247,12 +247,19 @@ class Program:
 
     def line(self, step: int) -> str:
         """One step, such as `t3 = cons(t1, t2, LF)`; weights where it is not sure."""
-        weights, arguments = self.operations[step], self.arguments[step]
+        weights = self.operations[step]
         operation = int(np.argmax(weights))
         rows = (2, 3) if operation == 2 else (operation,)
-        parts = [f"t{int(np.argmax(arguments[r]))}{_unsure(arguments[r])}" for r in rows]
+        parts = [self._argument(self.arguments[step][r]) for r in rows]
         parts += [self.roots[step]] if operation == 2 else []
-        return f"t{step + 1} = {OPERATIONS[operation]}{_unsure(weights)}({', '.join(parts)})"
+        sure = _unsure(float(weights[operation]))
+        return f"t{step + 1} = {OPERATIONS[operation]}{sure}({', '.join(parts)})"
+
+    def _argument(self, weights: Any) -> str:
+        """The tree of largest weight; equal trees count together."""
+        best = int(np.argmax(weights))
+        same = [w for w, t in zip(weights, self.trees) if t == self.trees[best]]
+        return f"t{best}{_unsure(float(sum(same)))}"
 
     def text(self, all_steps: bool = False) -> str:
         """The program: the steps that its answer comes of, with the trees that they make."""
@@ -263,9 +270,8 @@ class Program:
         return "\n".join(lines)
 
 
-def _unsure(weights: Any) -> str:
-    best = float(np.max(weights))
-    return "" if best >= SURE else f"[{best:.2f}]"
+def _unsure(weight: float) -> str:
+    return "" if weight >= SURE else f"[{weight:.2f}]"
 
 
 def _short(tree: Tree | None, limit: int = 110) -> str:

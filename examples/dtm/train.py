@@ -28,7 +28,6 @@ STEPS = {  # of the machines for each task, as published
     "passive_to_logical": 20,
     "car_cdr_seq": 12,
 }
-SPARE = 14  # free numbers of fillers, for labels that training never sees
 LOOKED_AT = 200  # validation trees of each point of the curve
 
 
@@ -47,7 +46,7 @@ def splits(task: str, folder: Path | None, seed: int) -> dict[str, list[Pair]]:
 def fresh(arguments: argparse.Namespace, train: list[Pair]) -> Machine:
     """A machine for the labels of some pairs, and room for more."""
     trees = [t for p in train for t in (p.source, p.target)]
-    vocabulary = wg.trees.Vocabulary.of(trees, spare=SPARE)
+    vocabulary = wg.trees.Vocabulary.of(trees, spare=arguments.spare)
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     known = {f.name for f in dataclasses.fields(Config)}
     changes = {k: v for k, v in given.items() if k in known}
@@ -106,6 +105,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--show", type=int, metavar="N", help="only print the program on N trees")
     add("--every", type=int, default=250, help="steps between points of the curve")
     add("--data-seed", type=int, default=0, help="of the generated splits")
+    add("--spare", type=int, default=31, help="free numbers of fillers, for labels met later")
     add("--machine-steps", type=int, help="steps of the machine, by default as published")
     for field in dataclasses.fields(Config):
         if field.name not in ("task", "steps", "fillers", "rows"):
