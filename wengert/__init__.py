@@ -45,7 +45,7 @@ _WHERE = {
     "warmup_cosine": "runtime.schedules",
 }
 
-_MODULES = {"infer": "runtime.infer", "trees": "runtime.trees"}
+_MODULES = {"infer": "runtime.infer", "shapes": "runtime.shapes", "trees": "runtime.trees"}
 
 __all__ = [*sorted(_WHERE), *_MODULES, "__version__"]
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .ir.errors import ErrorGroup as ErrorGroup
     from .ir.errors import WengertError as WengertError
     from .runtime import infer as infer
+    from .runtime import shapes as shapes
     from .runtime import trees as trees
     from .runtime.artifact import load_compiled as load_compiled
     from .runtime.errors import ArgumentError as ArgumentError
