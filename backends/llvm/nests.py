@@ -12,6 +12,7 @@ from ...ir.core import Op, Value, free_values, walk
 from ...ir.opdef import OPS
 from .emit import HUGE_BODY, Emitter, Val, rule, scalar_dtype, widest_float
 from .lanes import INT32, INT64, POINTER, REGISTER, VOID, constant, vector
+from .parts import in_parts
 from .scalar_ops import EMIT
 
 CHAINS = ("threefry",)  # ops that are one long chain of dependent instructions
@@ -87,9 +88,10 @@ class Nest:
 
     def _level(self, k: int, bounds: tuple[Any, Any] | None) -> None:
         e = self.e
-        e.ops(self.levels[k])
         if k == len(self.order):
+            in_parts(e, self.levels[k])
             return
+        e.ops(self.levels[k])
         d = self.order[k]
         param = self.body.params[d]
         if d == self.simd and self.width:
