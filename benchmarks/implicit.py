@@ -131,22 +131,23 @@ wg.compile("fn f(x: f32): return min(x, 1.0)").f(1.0)
 text, how = open(sys.argv[1]).read(), sys.argv[2]
 axis = (np.arange(64) + 0.5) / 32 - 1
 points = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2).astype(np.float32)
-start = time.perf_counter()
+start, used = time.perf_counter(), time.process_time()
 f = wg.compile(text).page
 out = f.batched(points) if how == "plain" else sample(f, [axis, axis])
-print(time.perf_counter() - start)
+print(time.perf_counter() - start, time.process_time() - used)
 """
 
 
-def cold(text: str, how: str) -> float:
-    """Seconds from text to the first result in a new process without a cache."""
+def cold(text: str, how: str) -> tuple[float, float]:
+    """Seconds from text to the first result in a new process without a cache: wall clock, CPU."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.wg"
         path.write_text(text)
         environment = os.environ | {"WENGERT_CACHE_DIR": folder}
         command = [sys.executable, "-c", CHILD, str(path), how]
         out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return float(out.stdout)
+    wall, cpu = map(float, out.stdout.split())
+    return wall, cpu
 
 
 def main() -> None:
@@ -171,17 +172,15 @@ def main() -> None:
         seconds=3.0,
     )
     bar("implicit_pruning_speedup", times["every pixel"] / times["with intervals"], ">=", 10.0)
-    names = {
-        "straight-line": (straight, "plain"),
-        "page": (text, "plain"),
-        "page, pruned": (text, "pruned"),
-    }
-    for name, (program, how) in names.items():
+    for name, program, how in (
+        ("straight_line", straight, "plain"),
+        ("page", text, "plain"),
+        ("page_pruned", text, "pruned"),
+    ):
         seconds = sorted(cold(program, how) for _ in range(3))
-        print(f"  compiled cold, {name}: {', '.join(f'{s:.2f}' for s in seconds)} s")
-        bar(
-            f"implicit_compile_{name.replace(', ', '_').replace('-', '_')}_s", seconds[1], "<=", 3.0
-        )
+        shown = ", ".join(f"{wall:.2f} ({cpu:.2f} of the processor)" for wall, cpu in seconds)
+        print(f"  compiled cold, {name}: {shown} s")
+        bar(f"implicit_compile_{name}_s", seconds[1][0], "<=", 3.0)
     finish()
 
 

@@ -42,6 +42,7 @@ class Batcher:
         self.draws = draws
         self.mapped: set[Value] = set()
         self.numbers: dict[Value, Op] = {}  # constants that one number fills
+        self.filled: dict[Value, Value] = {}  # the same with the axis, once written
         self.calls: Rule | None = None  # the rule for `call`, where there is one
 
     def inside(self, b: Builder) -> Batcher:
@@ -49,6 +50,7 @@ class Batcher:
         inner = Batcher(b, self.size, dict(self.env), self.draws)
         inner.mapped = set(self.mapped)
         inner.numbers = self.numbers
+        inner.filled = dict(self.filled)
         inner.calls = self.calls
         return inner
 
@@ -104,8 +106,9 @@ class Batcher:
             return new
         number = self.numbers.get(v)
         if number is not None:
-            out: Value = self.b.const(number.attrs["value"], wider(v, self.size))
-            return out
+            if v not in self.filled:
+                self.filled[v] = self.b.const(number.attrs["value"], wider(v, self.size))
+            return self.filled[v]
         return self.spread(new)
 
     def spread(self, new: Value) -> Value:
