@@ -13,7 +13,7 @@ from ..values import Array, describe
 from .field import AXES, Field
 
 FAR = 1e6  # shapes are looked for in (-FAR, FAR) along each axis
-COARSE = (64, 64, 64, 64, 64, 64, 64, 64, 128, 128)  # cells along an axis in each round
+ROUNDS = {64: 60, 128: 4}  # cells along an axis of the box, and how often it is shrunk at most
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,15 @@ def extent(field: Field) -> Box | None:
     Raises CallError where the shape has no end, or its field cannot be bounded.
     """
     box = Box(np.full(3, -FAR), np.full(3, FAR))
-    for cells in COARSE:
-        smaller = _shrunk(field, box, cells)
-        if smaller is None:
-            return None
-        box = smaller
+    for cells, rounds in ROUNDS.items():
+        for _ in range(rounds):
+            smaller = _shrunk(field, box, cells)
+            if smaller is None:
+                return None
+            done = (smaller.size > 0.9 * box.size).all()
+            box = smaller
+            if done:
+                break
     for axis in range(3):
         if max(-box.low[axis], box.high[axis]) > FAR / 2:
             raise CallError(

@@ -8,6 +8,7 @@ belongs to the tile of the edge's lower point, and cells find it by the number o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,10 +34,10 @@ class Crossings:
     low: Array
     high: Array
 
-    def at(self, part: Array) -> Array:
-        """Points that part of the way from the lower end on, in cells: f64[v, 3]."""
-        points = self.lower.astype(np.float64)
-        points[np.arange(len(points)), self.axis] += part
+    def at(self, part: Array, chosen: Any = slice(None)) -> Array:
+        """Points that part of the way from the lower ends of edges on, in cells: f64[n, 3]."""
+        points = self.lower[chosen].astype(np.float64)
+        points[np.arange(len(points)), self.axis[chosen]] += part[chosen]
         return points
 
 

@@ -21,7 +21,7 @@ from .marching import TILE, Crossings, crossings, loops, triangles
 from .sharp import with_corners
 
 MARGIN = 1e-3  # least distance of a vertex from the ends of its edge, in cells
-REFINEMENTS = 12  # evaluations, at most, that bring a vertex to the surface along its edge
+REFINEMENTS = 20  # evaluations, at most, that bring a vertex to the surface along its edge
 LARGEST = 4096  # cells along an axis
 
 
@@ -231,7 +231,12 @@ def _mesh(field: Field, box: Box, resolution: int, sharp: bool) -> Mesh:
     if sharp:
         normals = field.normals(place(points), 0.01 * step)
         _cap_normals(normals, edges)
-        points, faces = with_corners(cells, points, normals)
+
+        def value(points: Array) -> Array:
+            beyond = np.maximum(points - counts, -points).max(axis=1)
+            return np.maximum(field.values(place(points)), step * beyond)
+
+        points, faces = with_corners(cells, points, normals, value)
     else:
         faces = np.concatenate([triangles(group) for group in loops(cells)])
     vertices = place(points)
@@ -299,7 +304,7 @@ def _refined(field: Field, edges: Crossings, place: Any) -> Array:
     rest = np.arange(len(enough))
     part = _between(t0, t1, f0, f1)
     for _ in range(REFINEMENTS):
-        found = field.values(place(edges.at(part)[rest])).astype(np.float64)
+        found = field.values(place(edges.at(part, rest))).astype(np.float64)
         width = t1[rest] - t0[rest]
         same = (found <= 0) == (f0[rest] <= 0)
         one, two = rest[same], rest[~same]

@@ -7,6 +7,7 @@ such points the edge is turned, so that it runs along the ridge and not across i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..values import Array
 from .marching import Cells, Loops, loops, triangles
 
 FLAT = 0.9  # normals whose cosine is above it belong to one smooth surface
-RANK = 0.05  # directions whose share of the normals is below it are left as they are
+WEAK = (0.05, 1e-3)  # directions with less than that share of the normals stay as they are
 REACH = 0.1  # how far outside of its cell a corner may come to lie, in cells
 
 
@@ -30,20 +31,30 @@ class Corners:
     points: Array
 
 
-def corners(found: Loops, place: Array, points: Array, normals: Array) -> Corners:
+def corners(
+    found: Loops, place: Array, points: Array, normals: Array, value: Callable[[Array], Array]
+) -> Corners:
     """Where the surface has an edge or a corner, by the unit normals [v, 3] at vertices [v, 3].
 
-    place: the lower corners of cells, i32[c, 3].
+    place: the lower corners of cells, i32[c, 3]. value: the field at points in cells; of the
+    loop's middle and the two places that `WEAK` gives, the one nearest to the surface is taken.
     """
     bent = np.flatnonzero(_bent(normals[found.vertices]))
     around = found.vertices[bent]
     places = points[around]
     mean = places.mean(axis=1)
-    met = mean + _meeting(places - mean[:, None], normals[around].astype(np.float64))
     low = place[found.cell[bent]].astype(np.float64)
-    near = np.clip(met, low, low + 1.0)
-    kept = np.flatnonzero((np.abs(met - near) <= REACH).all(axis=1))
-    return Corners(bent[kept].astype(np.int32), near[kept])
+    out, least = mean, np.abs(value(mean))
+    kept = np.zeros(len(bent), np.bool_)
+    for met in _meeting(places - mean[:, None], normals[around].astype(np.float64)):
+        near = np.clip(mean + met, low, low + 1.0)
+        off = np.abs(value(near))
+        off[(np.abs(mean + met - near) > REACH).any(axis=1)] = np.inf
+        better = off < 0.5 * least
+        out = np.where(better[:, None], near, out)
+        least = np.where(better, off, least)
+        kept |= better
+    return Corners(bent[kept].astype(np.int32), out[kept])
 
 
 def _bent(normals: Array) -> Array:
@@ -55,23 +66,28 @@ def _bent(normals: Array) -> Array:
     return out
 
 
-def _meeting(places: Array, normals: Array) -> Array:
-    """The points next to the origin where planes come closest to meeting: [l, 3]."""
+def _meeting(places: Array, normals: Array) -> Iterator[Array]:
+    """The points next to the origin where planes come closest to meeting: [l, 3] for each WEAK."""
     matrix = np.einsum("lki,lkj->lij", normals, normals)
     right = np.einsum("lki,lk->li", normals, np.einsum("lki,lki->lk", normals, places))
     values, vectors = np.linalg.eigh(matrix)
-    strong = values > RANK * values[:, -1:]
-    inverse = np.where(strong, 1.0 / np.where(strong, values, 1.0), 0.0)
-    inner = np.einsum("lij,li->lj", vectors, right) * inverse
-    out: Array = np.einsum("lij,lj->li", vectors, inner)
-    return out
+    along = np.einsum("lij,li->lj", vectors, right)
+    for weak in WEAK:
+        strong = values > weak * values[:, -1:]
+        inner = np.where(strong, along / np.where(strong, values, 1.0), 0.0)
+        yield np.einsum("lij,lj->li", vectors, inner)
 
 
-def with_corners(cells: Cells, points: Array, normals: Array) -> tuple[Array, Array]:
-    """All vertices, corners after those of edges, and faces: f64[w, 3], i32[f, 3]."""
+def with_corners(
+    cells: Cells, points: Array, normals: Array, value: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """All vertices, corners after those of edges, and faces: f64[w, 3], i32[f, 3].
+
+    value: the field at points in cells.
+    """
     every, plain, fans, start = [points], [], [], len(points)
     for group in loops(cells):
-        found = corners(group, cells.place, points, normals)
+        found = corners(group, cells.place, points, normals, value)
         rest = np.ones(len(group.cell), np.bool_)
         rest[found.loop] = False
         plain.append(triangles(Loops(group.vertices[rest], group.cell[rest], group.kind[rest])))
