@@ -13,6 +13,9 @@ from .opdef import OPS, OpDef, declare, need
 from .types import BOOL, I64, BufferType, TensorType, Type
 
 INDEX = TensorType(I64)
+QUICK = (
+    "quick"  # a function attribute: LLVM need not optimise, code of small nests is good as it is
+)
 KINDS = ("add", "mul", "max", "min", "argmax", "argmin")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from ..ir.builder import Builder
 from ..ir.core import Block, Function, Module, Op, Value, free_values
-from ..ir.loops import INDEX
+from ..ir.loops import INDEX, QUICK
 from ..ir.opdef import OPS
 from ..ir.types import BufferType, TensorType
 from .fuse import INDEXED, REDUCTIONS, Conflict, Nest
@@ -67,7 +67,8 @@ def bufferize(module: Module) -> Module:
         host.place[p] = buffer
     block.params = [*block.params, *outputs]
     host.block(main.body, outputs)
-    function = Function(main.name, block, main.span, {"outputs": len(outputs)})
+    attrs = {"outputs": len(outputs), **{k: v for k, v in main.attrs.items() if k == QUICK}}
+    function = Function(main.name, block, main.span, attrs)
     return Module({main.name: plan_memory(function)}, main.name)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..ir.builder import Builder, function_block
 from ..ir.core import Block, Function, Module, Value
+from ..ir.loops import QUICK
 from ..ir.types import BOOL, I32, TensorType, Type
 from .batch import batch_function
 from .dce import dce_function
@@ -158,7 +159,7 @@ class Tiles:
         regions = [_region(run), _region(lambda rb: [rb.const(0, r) for r in batched.results])]
         body.results = list(Builder(body, inner.span).op("if", [live], regions))
         block.results = list(b.op("for", streams, [body], trips=count, carries=0))
-        loop = Function(module.fresh_name(f"{name}_loop"), block, inner.span)
+        loop = Function(module.fresh_name(f"{name}_loop"), block, inner.span, {QUICK: True})
         module.add(loop)
         loop = inline_function(module, loop.name)
         return Module({loop.name: dce_function(loop)}, loop.name)

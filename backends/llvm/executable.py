@@ -17,6 +17,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from ...ir.core import Block, Function, Module, Op, walk
+from ...ir.loops import QUICK
 from ...ir.types import DTYPES, F32, F64, BufferType
 from ..memory import require
 from . import blas_threads, callbacks
@@ -94,6 +95,8 @@ def compile_object(function: Function) -> bytes:
 
 def _level(function: Function) -> int:
     """How much LLVM is to optimise."""
+    if function.attrs.get(QUICK):
+        return 0
     sizes = [len(r.ops) for op in walk(function.body) for r in op.regions]
     if sum(sizes) <= HUGE_FUNCTION:
         return 2
