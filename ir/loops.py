@@ -13,9 +13,7 @@ from .opdef import OPS, OpDef, declare, need
 from .types import BOOL, I64, BufferType, TensorType, Type
 
 INDEX = TensorType(I64)
-QUICK = (
-    "quick"  # a function attribute: LLVM need not optimise, code of small nests is good as it is
-)
+QUICK = "quick"  # a function attribute: many small nests, which LLVM need not optimise
 KINDS = ("add", "mul", "max", "min", "argmax", "argmin")
 
 

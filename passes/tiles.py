@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -121,11 +121,10 @@ class Tiles:
         """What the group of each flag is."""
         shape = (self.flags,)
         if Builder.type(bests).shape == (1,):
-            out: Value = b.broadcast(b.reshape(bests, shape=()), shape=shape, axes=())
-            return out
+            best = b.reshape(bests, shape=())
+            return cast(Value, b.broadcast(best, shape=shape, axes=()))
         owners = b.const(np.array(self.guarded.group, np.int32), TensorType(I32, shape))
-        out = b.gather(bests, owners, axis=0, batch=0)
-        return out
+        return cast(Value, b.gather(bests, owners, axis=0, batch=0))
 
     def _loop(self, module: Module, name: str, mapped: int, count: int, size: int) -> Module:
         """`count` cells of `size` children or points: function `name` over those of each.
