@@ -65,3 +65,13 @@ def test_mixture_density_matches_scipy():
 def test_digits_learn():
     pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'wengert[data]'")
     assert module(EXAMPLES / "demo.py").train_digits(steps=800) >= 0.97
+
+
+def test_a_chair_is_found_from_its_voxels():
+    example = module(EXAMPLES / "shapes" / "fit_chair.py")
+    program = wg.load(EXAMPLES / "shapes" / "chair.wg")
+    target = program.voxels(example.TRUE)
+    start, _, found = example.fit(program, target)
+    assert program.overlap(start, target) < 0.1 and program.overlap(found, target) > 0.95
+    for name, value in example.TRUE.items():
+        np.testing.assert_allclose(found[name], value, atol=0.3)

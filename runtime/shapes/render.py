@@ -66,6 +66,8 @@ def turntable(function: CompiledFunction, frames: int = 24, **options: Any) -> l
     whole = isinstance(frames, int) and not isinstance(frames, bool)
     if not whole or not 1 <= frames <= 1000:
         raise CallError("a turn has 1 to 1000 pictures", found=f"frames={frames!r}")
+    if options.get("camera") is not None:
+        raise CallError("a turn chooses its cameras itself", expected="elevation=, zoom=")
     if "bounds" not in options or options["bounds"] is None:
         parameters = {k: v for k, v in options.items() if k not in OPTIONS}
         box = extent(Field(function, parameters))

@@ -140,6 +140,8 @@ def test_bad_input(program):
             Camera(*bad)
     with pytest.raises(wg.CallError, match="1 to 1000 pictures"):
         turntable(program.ball, 0, r=1.0)
+    with pytest.raises(wg.CallError, match="chooses its cameras"):
+        turntable(program.ball, 3, camera=Camera((1, 0, 0)), r=1.0)
 
 
 def test_rays_outside_of_the_box_meet_nothing(program):

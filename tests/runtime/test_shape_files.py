@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from wengert.runtime.shapes.files import load_voxels, save_voxels
+from wengert.runtime.shapes.grids import signed_distances
 from wengert.runtime.shapes.mesh import Mesh, NoSurface, mesh
 from wengert.runtime.shapes.pictures import encode_png, save_gif
 from wengert.runtime.shapes.render import render, turntable
@@ -137,3 +138,16 @@ def test_voxels(tmp_path):
     for name in ("b.npz", "c.npz"):
         with pytest.raises(wg.CallError, match="holds no voxels"):
             load_voxels(tmp_path / name)
+
+
+def test_distances_of_voxels():
+    voxels = np.zeros((6, 5, 4), bool)
+    voxels[1:4, 1:4, 1:3] = True
+    found = signed_distances(voxels, 0.5)
+    assert found.dtype == np.float32 and ((found < 0) == voxels).all()
+    assert (found[0, 2, 1], found[5, 2, 1], found[2, 2, 1]) == (0.25, 0.75, -0.25)
+    assert found[0, 0, 0] == pytest.approx(0.5 * (np.sqrt(3) - 0.5))
+    assert np.isposinf(signed_distances(~(voxels | True))).all()
+    assert np.isneginf(signed_distances(voxels | True)).all()
+    with pytest.raises(wg.CallError, match="bools on a grid"):
+        signed_distances(np.zeros((3, 3, 3)))
