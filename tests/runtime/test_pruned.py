@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from wengert.passes.intervals import NoInterval
 from wengert.runtime.shapes import pruned
+from wengert.runtime.shapes.field import Field
 from wengert.runtime.shapes.pruned import GridTooLarge, sample
+from wengert.runtime.shapes.voxels import voxels
 
 import wengert as wg
 
@@ -220,3 +222,37 @@ def test_functions_that_are_no_fields(fields: Any) -> None:
         sample(fields.shaken, axes, k=wg.key(0))
     with pytest.raises(wg.WengertError, match="misses 1 argument 'r'"):
         sample(fields.drilled, axes)
+
+
+VOXELS = """
+fn ball(p: real[3], r: real) -> real: return norm(p) - r
+fn stepped(p: real[3], r: real) -> real:
+    s = norm(p)
+    while s > 1.0:
+        s -= 1.0
+    return s - r
+"""
+
+
+@pytest.mark.parametrize("name", ["ball", "stepped"])
+def test_voxels_are_cells_whose_centre_is_inside(name: str) -> None:
+    """Of a field without intervals too, whose points are all computed."""
+    f = getattr(wg.compile(VOXELS), name)
+    found = voxels(Field(f, {"r": 0.6}), (20, 24, 30), (-1.5, (1.5, 1.5, 2.0)))
+    axes = [-1.5 + (np.arange(n) + 0.5) * (size / n) for n, size in ((20, 3), (24, 3), (30, 3.5))]
+    assert found.shape == (20, 24, 30) and found.dtype == bool and found.any()
+    np.testing.assert_array_equal(found, plainly(f, axes, r=0.6) <= 0)
+
+
+def test_grids_of_voxels_are_checked() -> None:
+    field = Field(wg.compile(VOXELS).ball, {"r": 0.5})
+    for grid in (0, 2.5, (4, 4), (4, 4, -1), "many"):
+        with pytest.raises(wg.WengertError, match="a grid has a number of cells"):
+            voxels(field, grid, (-1, 1))
+    with pytest.raises(wg.WengertError, match="bounds are two corners"):
+        voxels(field, 8, (1, -1))
+    with pytest.raises(GridTooLarge):
+        voxels(field, 100_000, (-1, 1))
+    plain = Field(wg.compile(VOXELS).stepped, {"r": 0.5})
+    with pytest.raises(GridTooLarge):
+        voxels(plain, 100_000, (-1, 1))
