@@ -163,9 +163,14 @@ class Shared(Form):
         levels = max([rows.level_of(p) + 1 for p in known], default=1)
         (fx, hx), (fy, hy) = (_shared(t)._unfolded(b, t.arrays, levels) for t in (x, y))
         total = b.reduce_sum(b.mul(fx, fy), axes=(0, 1))
+        common: dict[tuple[Source, Source], Value] = {}
         for s, one in hx.items():
             for t, two in hy.items():
-                met = b.dot_general(one, _common(b, s, t), lhs_contract=(1,), rhs_contract=(0,))
+                turned = (t, s) in common
+                if not turned:
+                    common[s, t] = _common(b, s, t)
+                table = common[(t, s) if turned else (s, t)]
+                met = b.dot_general(one, table, lhs_contract=(1,), rhs_contract=(int(turned),))
                 total = b.add(total, b.reduce_sum(b.mul(met, two), axes=(0, 1)))
         return total
 
