@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from wengert.passes.simplify import simplify
 from wengert.runtime.compiler import Dumps, compile_module
 
 import wengert as wg
+from wengert.cli import run as run_command
 
 SAMPLES = 40
 
@@ -436,3 +439,24 @@ def test_dump_shows_the_function_on_boxes() -> None:
     f = wg.compile("fn f(x: real): return x * x").f
     text = f.ir(1.0, after="intervals")
     assert "%x_lo: f32, %x_hi: f32" in text and "down" in text
+
+
+def test_command_line_shows_the_function_on_boxes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "f.wg"
+    path.write_text("fn f(p: real[2], r: real) -> real: return norm(p) - r\n")
+    arguments = ["ir", str(path), "f", "p=[0, 0]", "r=1", "--after", "intervals"]
+    assert run_command(arguments) == 0
+    assert "%p_lo: f32[2], %p_hi: f32[2], %r: f32" in capsys.readouterr().out
+    assert run_command([*arguments, "--wrt", "r"]) == 0
+    assert "%p: f32[2], %r_lo: f32, %r_hi: f32" in capsys.readouterr().out
+
+
+def test_documented_calls_run() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "intervals.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.S)
+    assert code
+    names: dict[str, Any] = {}
+    exec(code.group(1), names)
+    assert names["lo"] <= -0.6 and names["hi"] >= 1.01
