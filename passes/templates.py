@@ -93,8 +93,7 @@ class _Reader:
             return "const", len(self.constants) - 1
         if op is not None and op in self.choices.again:
             return self.add(op)
-        else:
-            self.known[v] = ("value", v)
+        self.known[v] = ("value", v)
         return self.known[v]
 
 
