@@ -62,7 +62,7 @@ def _pass_on(lark: Lark) -> None:
     """
     callbacks = lark.parser.parser.parser.callbacks
     for rule in callbacks:
-        expansion = getattr(rule, "expansion", ())
+        expansion: Any = getattr(rule, "expansion", ())
         if len(expansion) == 1 and rule.options.expand1 and not expansion[0].is_term:
             callbacks[rule] = itemgetter(0)
 
