@@ -53,7 +53,10 @@ class Arithmetic:
     """Operations over a builder. `real` is the default float type of the program.
 
     `dense` remembers the contents of constant arrays, so that nested lists become one constant.
+    `lenient` lets whole numbers become `real` where they meet it, as in shape programs.
     """
+
+    lenient = False
 
     def __init__(self, builder: Builder, real: DType) -> None:
         self.b = builder
@@ -144,6 +147,8 @@ class Arithmetic:
         self, strong: Sequence[DType], values: Sequence[Staged], span: Span, what: str
     ) -> DType:
         """The dtype in which `values` meet; `strong` are the dtypes of those not literal."""
+        if self.lenient and set(strong) == {I32, self.real}:
+            return self.real
         if len(strong) > 1:
             widest = max(strong, key=_rank)
             raise DTypeMistake(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..ir.core import Block, Value
 from ..ir.prob import has_choices
+from ..ir.shape import draws
 from ..ir.span import Span
 from ..ir.types import BOOL, DType, TensorType
 from . import syntax as s
@@ -151,7 +152,7 @@ def _emit(
         inner.b.block.results = [t.value for pair in values for t in tensors(pair[side])]
     low.b.span = span
     blocks = [inner.b.block for inner in regions]
-    empty = not any(b.results or has_choices(b) for b in blocks)
+    empty = not any(b.results or has_choices(b) or draws(b) for b in blocks)
     results = iter(() if empty else low.b.op("if", [flag], blocks))
     return [rebuild(pair[0], results) for pair in values]
 

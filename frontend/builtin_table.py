@@ -154,6 +154,7 @@ MODULES = (
     "functional",
     "random",
     "programs",
+    "shapes",
     "trees",
 )
 for _module in MODULES:

@@ -10,7 +10,7 @@ import numpy as np
 from ..ir.core import Block
 from ..ir.span import Span
 from ..ir.types import DTYPES, TensorType
-from . import distributions, programs
+from . import distributions, programs, shapes
 from . import syntax as s
 from .branches import condition, join
 from .builtin_table import BUILTINS, CONSTANTS
@@ -100,6 +100,9 @@ def lookup(low: Lowering, name: str, span: Span) -> Staged:
     declared = low.module.declarations.get(name)
     if declared is not None and not (isinstance(declared, s.DistributionDecl) and name in BUILTINS):
         return low.session.declared(low, low.module, declared, span)
+    tool = shapes.known(low.module, name) if low.point is not None else None
+    if tool is not None:  # 'blend' of shapes before that of trees
+        return low.session.declared(low, tool[1], tool[0], span)
     if name in CONSTANTS:
         return Static(CONSTANTS[name])
     if is_builtin(name):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from ..ir.core import Block, Value
 from ..ir.errors import IRError, WengertError
 from ..ir.span import Span
-from . import calls, expressions
+from ..ir.types import TensorType
+from . import calls, expressions, shapes
 from . import syntax as s
 from .arithmetic import Arithmetic, SizedBuilder
 from .branches import condition, lower_if
@@ -51,7 +52,8 @@ class Lowering:
 
     b: the builder; a: arithmetic over it; module: the file that names are looked up in;
     copies: how many copies of this code early returns have made; kind: of the function it is in
-    ("fn", "model"...); draws: the keys of random choices, None where none can be made.
+    ("fn", "model"...); draws: the keys of random choices, None where none can be made; point: the
+    type of the points of a shape program, None where nothing can be drawn.
     """
 
     def __init__(self, session: Session, module: SourceModule, env: Env, block: Block) -> None:
@@ -63,6 +65,7 @@ class Lowering:
         self.a = Arithmetic(self.b, session.real)
         self.kind = "fn"
         self.draws: Draws | None = None
+        self.point: TensorType | None = None
 
     def inner(self, block: Block) -> Lowering:
         """A Lowering of a region of this block, over a copy of the names."""
@@ -71,13 +74,16 @@ class Lowering:
         low.copies = self.copies
         low.kind = self.kind
         low.draws = self.draws.branch() if self.draws else None
+        low.point = self.point
+        low.a.lenient = self.a.lenient
         return low
 
     def elsewhere(self, module: SourceModule, env: Env, block: Block | None = None) -> Lowering:
         """A Lowering into this block (or another) of code with names of its own."""
         low = Lowering(self.session, module, env, block or self.b.block)
         low.b.span = self.b.span
-        low.kind, low.draws = self.kind, self.draws
+        low.kind, low.draws, low.point = self.kind, self.draws, self.point
+        low.a.lenient = self.a.lenient and module is self.module
         return low
 
     # What other modules do for it
@@ -166,6 +172,12 @@ class Lowering:
                 self._assert(stmt)
             case s.Sample():
                 lower_sample(self, stmt)
+            case s.Drawing():
+                shapes.lower_drawing(self, stmt)
+            case s.FieldDrawing():
+                shapes.lower_field(self, stmt)
+            case s.ExprStmt():
+                shapes.lower_draw(self, stmt)
             case s.LocalFunction(span, f):
                 env = dict(self.env)
                 closure = Closure(f.name, f.parameters, f.result, f.body, env, self.module, span)

@@ -213,7 +213,8 @@ WORDS = {
     "_FN": "'fn'",
     "IN": "'in'",
     "ELSE": "'else'",
-    "PROGRAM": "'model', 'guide', 'objective' or 'strategy'",
+    "PROGRAM": "'model', 'guide', 'objective', 'strategy' or 'shape'",
+    "SHAPE_TOOL": "'primitive', 'transform' or 'combinator'",
 }
 
 

@@ -17,7 +17,8 @@ from .resolve import resolve_file
 from .stack import deep_stack
 
 CHOICES = "choices "  # the parameter of `p.logpdf`, named as no program's parameter can be
-PRELUDE = ("distributions", "strategies", "inference")
+PRELUDE = ("distributions", "strategies", "inference")  # of programs that make choices
+SHAPES = ("shapes",)  # of programs that draw
 
 
 @dataclass
@@ -126,9 +127,10 @@ def _parsed(text: str, path: str) -> syntax.File:
     return PARSED[path]
 
 
-def _is_probabilistic(decl: syntax.Decl) -> bool:
-    """Whether a declaration needs the library's distributions and strategies."""
-    return isinstance(decl, syntax.FunctionDecl) and decl.kind in syntax.PROGRAM_KINDS
+def _prelude(decl: syntax.Decl) -> tuple[str, ...]:
+    """The files of the library that a declaration knows without an import."""
+    kind = decl.kind if isinstance(decl, syntax.FunctionDecl) else ""
+    return SHAPES if kind == "shape" else PRELUDE if kind in syntax.PROGRAM_KINDS else ()
 
 
 def asked_of(decl: syntax.Decl) -> list[syntax.FunctionDecl]:
@@ -194,9 +196,9 @@ class _Loader:
             self._declare(module, decl, (*above, path))
         for decl in file.declarations:
             module.declarations |= {d.name: d for d in asked_of(decl)}
-        if any(_is_probabilistic(d) for d in file.declarations):
-            known = [name for name in PRELUDE if f"<stdlib>/{name}.wg" not in (*above, path)]
-            module.prelude = tuple(self._library(f"{name}.wg", (*above, path)) for name in known)
+        needed = [n for names in map(_prelude, file.declarations) for n in names]
+        known = [n for n in dict.fromkeys(needed) if f"<stdlib>/{n}.wg" not in (*above, path)]
+        module.prelude = tuple(self._library(f"{name}.wg", (*above, path)) for name in known)
         if not failed:
             self.errors += resolve_file(module)
         return module

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .lower import Lowering
 
 DERIVED = ("marginal", "normalize")  # programs made from others, by the library's inference.wg
-SUSPENDED = ("model", "guide")  # kinds of functions whose calls make programs, not values
+SUSPENDED = ("model", "guide", "shape")  # kinds of functions whose calls make programs, not values
 
 
 # Programs as values

@@ -20,6 +20,7 @@ from .errors import (
 )
 from .programs import DERIVED
 from .scopes import children, find_record, names_of, record_sizes, returns, suggest
+from .shapes import TOOLS
 
 if TYPE_CHECKING:
     from .program import SourceModule
@@ -51,6 +52,8 @@ class _Resolver:
                 self.function(decl, set())
             case s.DistributionDecl():
                 self.distribution(decl)
+            case s.ShapeTool():
+                self.shape_tool(decl)
             case s.RecordDecl(_, _, fields):
                 self.unique([(f.name, f.span) for f in fields], "field")
                 for f in fields:
@@ -76,6 +79,37 @@ class _Resolver:
             if decl.method(name) is None:
                 self.errors.append(
                     MissingReturn(f"the distribution '{decl.name}' has no '{name}'", decl.span)
+                )
+
+    def shape_tool(self, decl: s.ShapeTool) -> None:
+        """A primitive, transform or combinator: its methods see its parameters."""
+        self.kind = "fn"
+        self.unique([(p.name, p.span) for p in decl.parameters], "parameter")
+        self.unique([(m.name, m.span) for m in decl.methods], "method")
+        scope: set[str] = set()
+        for p in decl.parameters:
+            self.type(p.annotation, bind=scope)
+            if p.default is not None:
+                self.expr(p.default, set())
+        scope |= {p.name for p in decl.parameters}
+        for require in decl.requires:
+            self.expr(require.condition, scope)
+        for method in decl.methods:
+            self.function(method, scope)
+        needed, possible = TOOLS[decl.kind]
+        for name in needed:
+            if decl.method(name) is None:
+                self.errors.append(
+                    MissingReturn(f"the {decl.kind} '{decl.name}' has no '{name}'", decl.span)
+                )
+        for method in decl.methods:
+            if method.name not in (*needed, *possible):
+                self.errors.append(
+                    UnknownName(
+                        f"a {decl.kind} has no method '{method.name}'",
+                        method.span,
+                        expected=", ".join((*needed, *possible)),
+                    )
                 )
 
     def function(self, decl: s.FunctionDecl, outer: set[str]) -> None:
@@ -213,6 +247,15 @@ class _Resolver:
             case s.LocalFunction(_, function):
                 self.function(function, scope)
                 scope.add(function.name)
+            case s.Drawing(span, head, body):
+                self.drawing(span)
+                self.head(head, scope)
+                self.body(body, set(scope))
+            case s.FieldDrawing(span, point, value):
+                self.drawing(span)
+                self.expr(value, scope | {point})
+            case s.ExprStmt(_, value) if self.kind == "shape":
+                self.head(value, scope)
             case s.ExprStmt(span, _):
                 self.errors.append(
                     MisplacedStatement(
@@ -221,6 +264,24 @@ class _Resolver:
                         hint="assign it: name = ..., or return it",
                     )
                 )
+
+    def drawing(self, span: Span) -> None:
+        """A statement that draws."""
+        if self.kind != "shape":
+            self.errors.append(
+                MisplacedStatement(
+                    "only shape programs draw", span, hint="declare it with: shape name(...):"
+                )
+            )
+
+    def head(self, head: s.Expr, scope: set[str]) -> None:
+        """What draws: `part` is no name but a word there."""
+        match head:
+            case s.Call(_, s.Name(_, "part"), arguments) if "part" not in scope:
+                for argument in arguments:
+                    self.expr(argument.value, scope)
+            case _:
+                self.expr(head, scope)
 
     def target(self, target: s.Target, scope: set[str]) -> None:
         match target:

@@ -30,7 +30,7 @@ def first_return(body: Sequence[s.Stmt]) -> s.Return | None:
                 return stmt
             case s.If(_, _, then, orelse):
                 inner = (*then, *orelse)
-            case s.For(_, _, _, inside) | s.While(_, _, inside):
+            case s.For(_, _, _, inside) | s.While(_, _, inside) | s.Drawing(_, _, inside):
                 inner = inside
         found = first_return(inner)
         if found is not None:
@@ -61,6 +61,8 @@ def assigned(body: Sequence[s.Stmt]) -> list[str]:
                 own = target_names(target)
                 names |= dict.fromkeys(n for n in assigned(inside) if n not in own)
             case s.While(_, _, inside):
+                names |= dict.fromkeys(assigned(inside))
+            case s.Drawing(_, _, inside):
                 names |= dict.fromkeys(assigned(inside))
             case s.LocalFunction(_, function):
                 names[function.name] = None

@@ -24,6 +24,7 @@ from .values import (
     RecordType,
     Staged,
     Static,
+    ToolType,
     Unbound,
     UserFunction,
     key_of,
@@ -126,6 +127,8 @@ class Session:
                 return RecordType(decl, module)
             case s.DistributionDecl():
                 return DistributionType(decl, module)
+            case s.ShapeTool():
+                return ToolType(decl, module)
             case s.ImportDecl():
                 return ModuleRef(module.imports[decl.name])
             case s.ConstDecl():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..ir.core import Block
 from ..ir.span import Span
-from ..ir.types import DTYPES, DType
+from ..ir.types import DTYPES, I32, DType
 from . import syntax as s
 from . import trees
 from .scopes import find_record, names_of, suggest
@@ -154,6 +154,8 @@ def _fit_array(low: Lowering, value: Staged, wanted: DType, span: Span, p: s.Par
     literal = isinstance(value, Static) or (isinstance(value, Tensor) and value.weak)
     x = low.a.tensor(value, span, wanted if literal else None)
     found = low.a.type(x)
+    if low.a.lenient and found.dtype is I32 and wanted is low.session.real:
+        return Tensor(low.b.convert(x, dtype=wanted))
     if found.dtype is not wanted:
         raise DTypeMistake(
             f"'{p.name}' has another type",

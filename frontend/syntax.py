@@ -357,7 +357,7 @@ class FunctionDecl(Decl):
     """`fn name(parameters) -> result:`; nested ones inside functions are allowed too.
 
     kind: "fn", or "model", "guide", "objective" (programs that make choices; their last
-        parameter is the key), or "strategy".
+        parameter is the key), "strategy", or "shape" (which draws).
     decorators: custom derivatives, `@jvp(rule)` and `@vjp(forward, backward)` above an `fn`, and
         `@biased("why")` above a strategy.
     """
@@ -395,6 +395,45 @@ class LocalFunction(Stmt):
 class ExprStmt(Stmt):
     """An expression alone; allowed only where a dialect gives it a meaning."""
 
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Require(Node):
+    """`require condition, "message"` of a shape tool."""
+
+    condition: Expr
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeTool(Decl):
+    """`primitive`, `transform` or `combinator` (the kind), for shape programs to draw with."""
+
+    kind: str
+    parameters: tuple[Parameter, ...]
+    requires: tuple[Require, ...]
+    methods: tuple[FunctionDecl, ...]
+    doc: str = ""
+
+    def method(self, name: str) -> FunctionDecl | None:
+        """The method called `name`."""
+        return next((m for m in self.methods if m.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing(Stmt):
+    """`head: body` of a shape program: what the body draws, placed, combined or named."""
+
+    head: Expr
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDrawing(Stmt):
+    """`field(p) = value` of a shape program: where an expression of the point is negative."""
+
+    point: str
     value: Expr
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..ir.span import Span
@@ -109,7 +109,7 @@ def _declared(b: _Build, c: list[Any], decorators: tuple[s.Call, ...], kind: str
         params = tuple(replace(p, annotation=p.annotation or tree) for p in params)
     if kind in s.PROGRAM_KINDS and all(p.name != "key" for p in params):
         params += (s.Parameter(head, "key", s.NamedType(head, "key"), s.FreshKey(head)),)
-    if kind in ("model", "guide") and not returns(body):
+    if kind == "shape" or (kind in ("model", "guide") and not returns(body)):
         body += (s.Return(head, s.TupleLiteral(head, ())),)
     return s.FunctionDecl(head, str(name), params, b.maybe(result), body, doc, decorators, kind)
 
@@ -125,6 +125,65 @@ def _distribution(b: _Build, c: list[Any], span: Span) -> Any:
         b(support.children[0]),
         tuple(b(m) for m in methods),
         text,
+    )
+
+
+@_rule("shape_tool")
+def _shape_tool(b: _Build, c: list[Any], span: Span) -> Any:
+    kind, name, parameters, doc, *rest = c
+    made = b.all(rest)
+    return s.ShapeTool(
+        b.span(name),
+        str(name),
+        str(kind),
+        b.maybe(parameters) or (),
+        tuple(r for r in made if isinstance(r, s.Require)),
+        tuple(m for m in made if isinstance(m, s.FunctionDecl)),
+        _unquote(doc.children[0]) if doc is not None else "",
+    )
+
+
+@_rule("require")
+def _require(b: _Build, c: list[Any], span: Span) -> Any:
+    condition, message = c
+    text = _unquote(message) if message is not None else "a requirement does not hold"
+    return s.Require(span, b(condition), text)
+
+
+@_rule("drawing", "drawn_block")
+def _drawing(b: _Build, c: list[Any], span: Span) -> Any:
+    head, *body = b.all(c)
+    return s.Drawing(span, head, tuple(_statements(body)))
+
+
+@_rule("drawn_name")
+def _drawn_name(b: _Build, c: list[Any], span: Span) -> Any:
+    name = s.Name(b.span(c[0]), str(c[0]))
+    return name if c[1] is None else s.Attribute(span, name, str(c[1]))
+
+
+@_rule("drawn_call")
+def _drawn_call(b: _Build, c: list[Any], span: Span) -> Any:
+    return s.Call(span, _drawn_name(b, c[:2], b.span(c[0])), b.maybe(c[2]) or ())
+
+
+@_rule("drawn_last")
+def _drawn_last(b: _Build, c: list[Any], span: Span) -> Any:
+    return s.ExprStmt(span, b(c[0]))
+
+
+@_rule("drawn_field")
+def _drawn_field(b: _Build, c: list[Any], span: Span) -> Any:
+    return _field_drawing(b(c[0]), b(c[1]), span)
+
+
+def _field_drawing(head: Any, value: Any, span: Span) -> s.FieldDrawing:
+    """`field(p) = value`, of its two sides."""
+    match head:
+        case s.Call(_, s.Name(_, "field"), (s.Argument(_, None, s.Name(_, point)),)):
+            return s.FieldDrawing(span, point, value)
+    raise SyntaxMistake(
+        "this cannot be assigned to", head.span, expected="in a shape program: field(p) = ..."
     )
 
 
@@ -197,14 +256,20 @@ def _static_type(b: _Build, c: list[Any], span: Span) -> Any:
 
 @_rule("suite")
 def _suite(b: _Build, c: list[Any], span: Span) -> Any:
-    out: list[Any] = []
-    for item in b.all(c):
-        out.append(s.LocalFunction(item.span, item) if isinstance(item, s.FunctionDecl) else item)
-    return out
+    return _statements(b.all(c))
+
+
+def _statements(items: list[Any]) -> list[Any]:
+    """The statements of a block; functions among them are local ones."""
+    return [s.LocalFunction(i.span, i) if isinstance(i, s.FunctionDecl) else i for i in items]
 
 
 @_rule("assign")
 def _assign(b: _Build, c: list[Any], span: Span) -> Any:
+    if len(c[0].children) == 2 and c[0].children[1] is None:
+        head = c[0].children[0]
+        if head.data == "call" and head.children[0].children[:1] == ["field"]:
+            return _field_drawing(b(head), b(c[1]), span)
     return s.Assign(span, b.targets(c[0]), b(c[1]))
 
 

@@ -93,5 +93,9 @@ class SupportMistake(TypeMistake):
     """A guide that can choose what the model cannot."""
 
 
+class ShapeMistake(TypeMistake):
+    """A shape program that draws what is no shape, or where nothing can be drawn."""
+
+
 class Poisoned(Exception):
     """Use of a value that an error already reported left undefined; never shown."""

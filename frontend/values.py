@@ -150,6 +150,14 @@ class DistributionType:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolType:
+    """A declared primitive, transform or combinator."""
+
+    decl: syntax.ShapeTool
+    module: SourceModule
+
+
+@dataclass(frozen=True, slots=True)
 class Dist:
     """A distribution with parameters: `normal(0.0, 1.0)`."""
 
@@ -238,6 +246,7 @@ Staged = (
     | RecordType
     | ModuleRef
     | DistributionType
+    | ToolType
     | Dist
     | Method
     | Rest
@@ -404,6 +413,8 @@ def describe(value: Staged | None) -> str:
             return f"the module {module.path}"
         case DistributionType(decl, _) | Dist(decl, _, _):
             return f"the distribution '{decl.name}'"
+        case ToolType(decl, _):
+            return f"the {decl.kind} '{decl.name}'"
         case Method(dist, name):
             return f"the method '{name}' of the distribution '{dist.decl.name}'"
         case Rest():
@@ -439,7 +450,7 @@ def key_of(value: Staged) -> Any:
         case Partial(name, functions, options):
             parts = tuple(key_of(f) for f in (*functions, *options.values()))
             return None if None in parts else ("partial", name, parts, tuple(options))
-        case RecordType(decl, module) | DistributionType(decl, module):
+        case RecordType(decl, module) | DistributionType(decl, module) | ToolType(decl, module):
             return ("type", module.path, decl.name)
         case Dist(decl, module, fields):
             return _keyed(("dist", module.path, decl.name), fields)

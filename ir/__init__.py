@@ -4,10 +4,12 @@ from . import (  # noqa: F401
     control,
     elementwise,
     interp_prob,
+    interp_shape,
     linalg,
     loops,
     prob,
     reductions,
+    shape,
     structural,
     tree,
 )

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .builder import Builder
 from .core import Block, Module, Op, Value
 
 Env = dict[Value, Value]
+
+
+def renamed(values: Sequence[Value], env: Env) -> list[Value]:
+    """Fresh values like these; `env` gains the renamings."""
+    fresh = [Value(v.type, v.name) for v in values]
+    env.update(zip(values, fresh))
+    return fresh
 
 
 def clone_op(builder: Builder, op: Op, env: Env) -> tuple[Value, ...]:
@@ -23,9 +32,7 @@ def clone_op(builder: Builder, op: Op, env: Env) -> tuple[Value, ...]:
 
 def clone_block(block: Block, env: Env) -> Block:
     """A copy of `block` with fresh parameters and results; `env` gains the renamings."""
-    params = [Value(p.type, p.name) for p in block.params]
-    env.update(zip(block.params, params))
-    out = Block(params)
+    out = Block(renamed(block.params, env))
     builder = Builder(out)
     for op in block.ops:
         clone_op(builder, op, env)

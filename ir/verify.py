@@ -233,7 +233,7 @@ def _callees(block: Block) -> list[str]:
     for op in block.ops:
         if op.name in CALLS:
             found += [op.attrs[k] for k in ("fn",) if op.attrs.get(k)]
-        elif op.name.startswith("prob.") and op.name in OPS:
+        elif op.name.startswith(("prob.", "shape.")) and op.name in OPS:
             found += symbols(op)
         for region in op.regions:
             found += _callees(region)

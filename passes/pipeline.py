@@ -46,6 +46,12 @@ PASSES: dict[str, Pass] = {
             removes="tree.*",
         ),
         Pass(
+            "shapes",
+            "fields of shape programs become calls of functions of a point",
+            ("shapes", "shapes"),
+            removes="shape.*",
+        ),
+        Pass(
             "densities",
             "traces of programs become calls of functions that return choices and scores",
             ("densities", "densities"),
@@ -84,6 +90,7 @@ PASSES: dict[str, Pass] = {
 
 FRONT = (
     "trees",
+    "shapes",
     "densities",
     "estimators",
     "inline",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..frontend import syntax
+from ..ir.core import Module
 from ..ir.prob import Choice, choices_of
 from ..ir.span import Span
 from ..ir.struct import RecordStruct, Struct, TupleStruct, leaves
@@ -235,8 +236,12 @@ class CompiledFunction:
     def choices(self, *args: Any, **kwargs: Any) -> list[Choice]:
         """The choices that a model or guide can make: address, type, support; in order."""
         self._need_choices("choices")
-        module = self._program_at(args, kwargs).lowered.module
+        module = self.module(*args, **kwargs)
         return choices_of(module, module.main)
+
+    def module(self, *args: Any, **kwargs: Any) -> Module:
+        """The IR for these arguments as the front end left it, before any pass."""
+        return self._program_at(args, kwargs).lowered.module
 
     def result(self, *args: Any, **kwargs: Any) -> Struct:
         """The structure of what the function returns for these arguments."""

@@ -5,6 +5,7 @@ The questions are a program in the language, written beside the one that the fun
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,9 @@ import numpy as np
 
 from ...frontend import program as front
 from ...frontend import syntax
+from ...ir.core import Function, Module, walk
 from ...ir.errors import WengertError
+from ...ir.shape import parts_of, requirements_of
 from ..binding import Static, bind
 from ..errors import CallError
 from ..function import CompiledFunction
@@ -56,6 +59,15 @@ fn vertices(points{typed}):
     return surfaces.vertices(lambda p: field(p{names}), points)
 """
 
+_SHAPE_TEXT = """
+fn parts(points{typed}):
+    return vmap(lambda p: part_of({shape}, p), points)
+
+fn checks({first}):
+    return requirements({shape})
+"""
+
+CHECK = "shape.check"
 _PROGRAMS: WeakKeyDictionary[CompiledFunction, dict[tuple[str, ...], Program]] = WeakKeyDictionary()
 
 
@@ -63,25 +75,26 @@ class UndefinedField(WengertError):
     """A field that is NaN somewhere."""
 
 
-class Field:
-    """A function `fn f(p: real[3], ...) -> real`, negative inside, at values of its parameters.
+class InvalidShape(WengertError):
+    """Parameters that a primitive, transform or combinator does not allow."""
 
-    Raises CallError for parameters that do not fit.
+
+class Field:
+    """A shape program, or a function `fn f(p: real[3], ...) -> real`, at values of its parameters.
+
+    Raises CallError for parameters that do not fit, and InvalidShape where a primitive, transform
+    or combinator does not allow them.
     """
 
     def __init__(self, function: CompiledFunction, parameters: Mapping[str, Any]) -> None:
         self.function = function
-        point = function.decl.parameters[0].name if function.decl.parameters else ""
-        if not point or point in parameters:
-            raise CallError(
-                f"{function.__name__}() is no field",
-                function.decl.span,
-                expected="a first parameter that is the point",
-                found=f"a value for {point!r}" if point else "no parameters",
-            )
-        self.parameters = _bound(function, parameters)
+        self.is_shape = function.decl.kind == "shape"
+        if not self.is_shape:
+            _check_point(function, parameters)
+        self.parameters = _bound(function, parameters, 0 if self.is_shape else 1)
         self.given = {f"{n}_": v for n, v in self.parameters.items()}
         self.program = self._program()
+        self._check_requirements()
 
     @property
     def dtype(self) -> Any:
@@ -99,14 +112,22 @@ class Field:
         function = self.function
         notes = {p.name: p.annotation for p in function.decl.parameters}
         typed = [f", {n}_{_static(notes[n])}" for n in self.parameters]
-        arguments = ", ".join(["point", *(f"{n}={n}_" for n in self.parameters)])
+        given = [f"{n}={n}_" for n in self.parameters]
+        value = f"target.{function.__name__}({', '.join(['point', *given])})"
+        shape = f"target.{function.__name__}({', '.join(given)})"
+        if self.is_shape:
+            value = f"distance({shape}, point)"
         text = _TEXT.format(
             what=function.__name__,
             path=path_of(function),
             typed="".join(typed),
             names="".join(f", {n}" for n in self.given),
-            value=f"target.{function.__name__}({arguments})",
+            value=value,
         )
+        if self.is_shape:
+            text += _SHAPE_TEXT.format(
+                typed="".join(typed), first="".join(typed).removeprefix(", "), shape=shape
+            )
         known = {path_of(function): function.program.source}
         source = front.compile_text(text, f"<field of {function.__name__}>", known)
         return Program(source, **function.program.options)
@@ -116,13 +137,56 @@ class Field:
         """The parameters that have derivatives."""
         return [n for n, v in self.parameters.items() if np.asarray(v).dtype.kind == "f"]
 
+    def _check_requirements(self) -> None:
+        """Raise InvalidShape at the first statement that the parameters do not fit."""
+        if not self.is_shape:
+            return
+        held = np.asarray(self.program.checks(**self.given))
+        if held.all():
+            return
+        module, shape = self._lowered()
+        broken = requirements_of(module, shape)[int(np.argmin(held))]
+        raise InvalidShape(
+            f"{self.function.__name__}() cannot draw '{broken.what}' with these parameters",
+            next(iter(broken.places), self.function.decl.span),
+            expected=broken.message,
+            found=", ".join(f"{n} = {v}" for n, v in self.parameters.items()),
+        )
+
+    def _lowered(self) -> tuple[Module, Function]:
+        """The module of a question, and the shape program in it."""
+        module = self.program.checks.module(**self.given)
+        (op,) = [op for f in module.functions.values() for op in walk(f.body) if op.name == CHECK]
+        return module, module.functions[op.attrs["fn"]]
+
     def palette(self) -> tuple[tuple[str, ...], Array]:
         """The names of the parts, and their colours u8[n, 3]."""
-        return ("",), PALETTE[:1]
+        if not self.is_shape:
+            return ("",), PALETTE[:1]
+        parts = parts_of(*self._lowered())
+        colours = PALETTE[np.arange(len(parts)) % len(PALETTE)]
+        for i, (name, text) in enumerate(parts):
+            if text:
+                colours[i] = self._colour(name, text)
+        return tuple(name for name, _ in parts), colours
+
+    def _colour(self, part: str, text: str) -> Array:
+        if not re.fullmatch("#[0-9a-fA-F]{6}", text):
+            raise InvalidShape(
+                f"the part '{part}' has no such colour",
+                self.function.decl.span,
+                expected="#rrggbb",
+                found=repr(text),
+            )
+        return np.frombuffer(bytes.fromhex(text[1:]), np.uint8)
 
     def parts(self, points: Array) -> Array:
         """The number of the nearest part at points `[m, 3]`: i32[m]."""
-        return np.zeros(len(points), np.int32)
+        out = np.zeros(len(points), np.int32)
+        if self.is_shape:
+            for part, batch in self._batches(points):
+                out[part] = np.asarray(self.program.parts(batch, **self.given))[: _length(part)]
+        return out
 
     def sample(self, axes: Sequence[Array], halo: int = 0) -> Sampled:
         """The values on a grid; see `pruned.sample`."""
@@ -192,13 +256,24 @@ class Field:
             yield part, batch
 
 
+def _check_point(function: CompiledFunction, parameters: Mapping[str, Any]) -> None:
+    point = function.decl.parameters[0].name if function.decl.parameters else ""
+    if not point or point in parameters:
+        raise CallError(
+            f"{function.__name__}() is no field",
+            function.decl.span,
+            expected="a shape program, or a first parameter that is the point",
+            found=f"a value for {point!r}" if point else "no parameters",
+        )
+
+
 def _length(part: slice) -> int:
     return int(part.stop - part.start)
 
 
-def _bound(function: CompiledFunction, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters besides the point, as the types that the function takes."""
-    decl = replace(function.decl, parameters=function.decl.parameters[1:])
+def _bound(function: CompiledFunction, parameters: Mapping[str, Any], first: int) -> dict[str, Any]:
+    """The parameters from number `first` on, as the types that the function takes."""
+    decl = replace(function.decl, parameters=function.decl.parameters[first:])
     converter = function.program.converter(function.decl)
     bound = bind(decl, converter, (), parameters, CompiledFunction)
     arrays = iter(bound.arrays)

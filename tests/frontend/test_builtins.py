@@ -109,8 +109,9 @@ def test_builtin(run: Any, expression: str, expected: Any) -> None:
 
 RANDOM = {"key", "split", "fold_in", "random_bits", "uniform", "normal", "gumbel", "exponential",
           "bernoulli", "categorical", "permutation", "randint"}  # fmt: skip
-# tested with the programs that they are about, tests/frontend/test_programs.py
-PROGRAMS = {n for n, f in BUILTINS.items() if f.run.__module__.endswith("builtins_programs")}
+# tested with the programs that they are about: test_programs.py, and tests of shapes and trees
+OF_PROGRAMS = ("builtins_programs", "builtins_shapes", "builtins_trees")
+PROGRAMS = {n for n, f in BUILTINS.items() if f.run.__module__.endswith(OF_PROGRAMS)}
 ELSEWHERE = PROGRAMS | {
     "grad",
     "value_and_grad",
