@@ -15,8 +15,8 @@ import numpy as np
 import wengert as wg
 
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("dtm", "shapes")]
-import fit_chair
-import small
+import fit_chair  # noqa: E402
+import small  # noqa: E402
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out"

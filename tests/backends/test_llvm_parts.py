@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from wengert.backends.llvm import emit
 
 import wengert as wg
-from wengert.backends.llvm import emit
 
 STEPS = 4
 PROGRAM = f"""
