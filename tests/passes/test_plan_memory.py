@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from wengert.ir.core import walk
+from wengert.ir.builder import Builder
+from wengert.ir.core import Block, Value, walk
+from wengert.ir.types import I32, TensorType
 from wengert.passes.plan_memory import ALIGNMENT
 
 RNG = np.random.default_rng(7)
@@ -52,3 +54,20 @@ def test_no_memory_for_what_is_computed_in_place(check_loops) -> None:
     module = check_loops([(5,)], lambda b, x: b.exp(b.neg(x)), [RNG.normal(size=5)])
     assert module.main.attrs["arena"] == 0
     assert not allocations(module)
+
+
+def test_memory_of_a_loop_body_is_shared_inside_it(check_loops) -> None:
+    """What a body makes lives in one trip; what it uses from around lives through all."""
+
+    def make(b, x):
+        outside = b.sort(b.neg(x), axis=0)
+        body = Block([Value(TensorType(I32)), Value(b.type(x))])
+        inner = Builder(body)
+        body.results = [chain(inner, inner.add(body.params[1], outside), 8)]
+        (out,) = b.op("for", [x], [body], trips=3, carries=1)
+        return b.sort(b.add(out, b.sort(b.mul(out, out), axis=0)), axis=0)
+
+    module = check_loops([(100,)], make, [RNG.normal(size=100)])
+    one = -(-800 // ALIGNMENT) * ALIGNMENT
+    assert len(allocations(module)) > 10
+    assert module.main.attrs["arena"] <= 6 * one
