@@ -58,9 +58,10 @@ class Config:
 
     @property
     def running(self) -> dict[str, Any]:
-        """What all functions of machine.wg take."""
-        names = ("depth", "form", "capacity", "levels", "how", "view", "nodes")
-        return {n: getattr(self, n) for n in names}
+        """What all functions of machine.wg take. Choices are disturbed in training alone."""
+        names = ("depth", "form", "capacity", "levels", "view", "nodes")
+        how = "softmax" if self.how == "gumbel" else self.how
+        return {**{n: getattr(self, n) for n in names}, "how": how}
 
 
 class Machine:
@@ -113,8 +114,9 @@ class Machine:
                 "places": source.places,
                 "target_labels": target.labels,
                 "target_places": target.places,
-                "rate": c.rate,
                 **c.running,
+                "rate": c.rate,
+                "how": c.how,
             },
             rows=["labels", "places", "target_labels", "target_places"],
             batch_size=c.batch,

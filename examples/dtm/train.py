@@ -55,20 +55,24 @@ def fresh(arguments: argparse.Namespace, train: list[Pair]) -> Machine:
     return Machine(Config(**{**changes, "fillers": vocabulary.size}), vocabulary)
 
 
-def train(machine: Machine, pairs: dict[str, list[Pair]], out: Path, every: int) -> bool:
-    """Train, with a line of progress and of the curve now and then; whether it was not stopped."""
+def train(
+    machine: Machine, pairs: dict[str, list[Pair]], given: argparse.Namespace, last_try: bool
+) -> str:
+    """Train, with a line of progress and of the curve now and then; why it ended: "steps",
+    "interrupt", or "stuck": the loss is not what it should be by then, and there is another try.
+    """
     held_out = pairs["validation"][:LOOKED_AT]
-    curve = out / "curve.csv"
+    curve, every = given.out / "curve.csv", given.every
     if machine.fit is None:
         curve.write_text("step,seconds,loss,trees,tokens\n")
     before = machine.fit.steps if machine.fit is not None else 0
     last, began = before, time.monotonic()
 
-    def progress(result: wg.FitResult) -> None:
+    def progress(result: wg.FitResult) -> bool:
         nonlocal last
         if result.steps < last + every:
-            return
-        last = result.steps
+            return False
+        due, last = last < given.judged_at <= result.steps, result.steps
         scored = machine.score(held_out)
         loss = float(result.losses[-every:].mean())
         row = (
@@ -77,11 +81,12 @@ def train(machine: Machine, pairs: dict[str, list[Pair]], out: Path, every: int)
         with curve.open("a") as file:
             file.write(row + "\n")
         print(f"step {result.steps:6d}  loss {loss:9.3g}  validation {scored}", flush=True)
+        return due and loss > given.good and not last_try
 
-    result = machine.train(pairs["train"], out, progress)
+    result = machine.train(pairs["train"], given.out, progress)
     pace = (time.monotonic() - began) / max(1, result.steps - before)
     print(f"{result.steps} steps, {pace * 1e3:.0f} ms a step here, stopped by {result.stopped}")
-    return not result.interrupted
+    return {"callback": "stuck"}.get(result.stopped, result.stopped)
 
 
 def show(machine: Machine, pairs: list[Pair], count: int) -> None:
@@ -103,6 +108,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder of the model, to go on from")
     add("--data", type=Path, help="folder with train.jsonl, validation.jsonl, ...")
     add("--show", type=int, metavar="N", help="only print the program on N trees")
+    add("--tries", type=int, default=5, help="seeds that are tried until one learns")
+    add("--judged-at", type=int, default=2000, help="the step at which that is judged...")
+    add("--good", type=float, default=0.1, help="...by whether the loss is below this")
     add("--every", type=int, default=250, help="steps between points of the curve")
     add("--data-seed", type=int, default=0, help="of the generated splits")
     add("--spare", type=int, default=31, help="free numbers of fillers, for labels met later")
@@ -118,17 +126,24 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 1 if training was stopped."""
     given = parse(arguments)
     pairs = splits(given.task, given.data, given.data_seed)
+    machine = fresh(given, pairs["train"])
     if (given.out / "model.json").exists():
         machine = Machine.load(given.out)
         if machine.config.task != given.task:
             print(f"{given.out} is a machine for {machine.config.task}")
             return 2
-    else:
-        machine = fresh(given, pairs["train"])
     given.out.mkdir(parents=True, exist_ok=True)
-    if given.show is None and not train(machine, pairs, given.out, given.every):
-        print(f"saved in {given.out}; the same command goes on")
-        return 1
+    last_seed = (given.seed or 0) + given.tries - 1
+    while given.show is None:
+        ended = train(machine, pairs, given, machine.config.seed >= last_seed)
+        if ended == "interrupt":
+            print(f"saved in {given.out}; the same command goes on")
+            return 1
+        if ended == "steps":
+            break
+        print(f"seed {machine.config.seed} is stuck, so another one is tried")
+        changed = dataclasses.replace(machine.config, seed=machine.config.seed + 1)
+        machine = Machine(changed, machine.vocabulary)
     show(machine, pairs["validation"], given.show or 2)
     for name in () if given.show else pairs:
         print(f"{name:15s} {machine.score(pairs[name])}", flush=True)
