@@ -49,19 +49,16 @@ import surfaces
 fn field(point: real[3]{typed}):
     return {value}
 
-fn values(points{typed}):
-    return vmap(lambda p: field(p{names}), points)
-
-fn slopes(points{typed}):
-    return vmap(lambda p: value_and_grad(lambda q: field(q{names}), p), points)
+fn slope(point: real[3]{typed}):
+    return value_and_grad(lambda p: field(p{names}), point)
 
 fn vertices(points{typed}):
     return surfaces.vertices(lambda p: field(p{names}), points)
 """
 
 _SHAPE_TEXT = """
-fn parts(points{typed}):
-    return vmap(lambda p: part_of({shape}, p), points)
+fn part(point: real[3]{typed}):
+    return part_of({shape}, point)
 
 fn checks({first}):
     return requirements({shape})
@@ -185,7 +182,7 @@ class Field:
         out = np.zeros(len(points), np.int32)
         if self.is_shape:
             for part, batch in self._batches(points):
-                out[part] = np.asarray(self.program.parts(batch, **self.given))[: _length(part)]
+                out[part] = self._each(self.program.part, batch)[: _length(part)]
         return out
 
     def sample(self, axes: Sequence[Array], halo: int = 0) -> Sampled:
@@ -196,16 +193,16 @@ class Field:
         """The field at points `[m, 3]`: `[m]`."""
         out = np.empty(len(points), self.dtype)
         for part, batch in self._batches(points):
-            out[part] = np.asarray(self.program.values(batch, **self.given))[: _length(part)]
+            out[part] = self._each(self.program.field, batch)[: _length(part)]
         return out
 
     def slopes(self, points: Array) -> tuple[Array, Array]:
         """Values and gradients at points `[m, 3]`: `[m]`, `[m, 3]`."""
         values, slopes = np.empty(len(points), self.dtype), np.empty((len(points), 3), self.dtype)
         for part, batch in self._batches(points):
-            found = self.program.slopes(batch, **self.given)
+            found = self._each(self.program.slope, batch)
             for out, new in zip((values, slopes), found):
-                out[part] = np.asarray(new)[: _length(part)]
+                out[part] = new[: _length(part)]
         return values, slopes
 
     def lowest(self, low: Array, high: Array) -> Array:
@@ -238,6 +235,12 @@ class Field:
             size[lost] = np.linalg.norm(slopes[lost], axis=1, keepdims=True)
         out: Array = slopes / np.where(size > 0, size, 1.0)
         return out
+
+    def _each(self, function: CompiledFunction, points: Array) -> Any:
+        """A function of a point, and its parameters, at many points."""
+        shared: dict[str, int | None] = dict.fromkeys(self.given)
+        found = function.batched(points, **self.given, axes=shared)
+        return tuple(map(np.asarray, found)) if isinstance(found, tuple) else np.asarray(found)
 
     def _differences(self, points: Array, step: float) -> Array:
         sides = [self.values(points + s * step * axis) for axis in np.eye(3) for s in (1, -1)]
