@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from wengert.runtime.shapes.camera import Camera
-from wengert.runtime.shapes.grids import signed_distances
-from wengert.runtime.shapes.pictures import encode_png
-from wengert.runtime.shapes.render import render
+from wengert.runtime.shapes import Camera, encode_png, render, signed_distances
 
 import wengert as wg
 
