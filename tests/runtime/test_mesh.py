@@ -246,3 +246,54 @@ def test_chamfer_to_a_cloud_finds_the_shape(double):
         grad = double.cloud_loss.grad(a, b, points, cloud, wrt=("a", "b"))
         a, b = a - 0.6 * grad[0], b - 0.6 * grad[1]
     assert (a, b) == (pytest.approx(1.0, abs=0.02), pytest.approx(0.7, abs=0.02))
+
+
+SHAPES = """
+shape table(width: real, height: real = 2.0):
+    part("top", color="#b5835a"):
+        translate(0, 0, height): cuboid(width, width, 0.25)
+    for i in 0..4:
+        rotate(z, i * 90deg):
+            part("leg"):
+                translate(width / 2 - 0.2, width / 2 - 0.2, height / 2): cylinder(0.15, height)
+
+shape hollow(r: real):
+    difference:
+        sphere(1.0)
+        sphere(r)
+"""
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return wg.compile(SHAPES, "solids.wg")
+
+
+def test_parts_of_a_shape_program(shapes):
+    found = mesh(shapes.table, width=3.0, resolution=60)
+    assert found.names == ("top", "leg") and found.colours[0].tolist() == [0xB5, 0x83, 0x5A]
+    assert found.is_watertight() and all(fans(found))
+    legs = 4 * np.pi * 0.15**2 * (2 - 0.125)
+    assert found.volume() == pytest.approx(9 * 0.25 + legs, rel=1e-2)
+    centres = found.vertices[found.faces].mean(axis=1)
+    assert (centres[found.parts == 0][:, 2] > 1.87).all()
+    assert (centres[found.parts == 1][:, 2] < 1.9).all()
+    np.testing.assert_allclose(found.bounds(), [[-1.5, -1.5, 0], [1.5, 1.5, 2.125]], atol=2e-3)
+
+
+def test_volume_has_a_gradient_through_the_vertices(shapes):
+    found = mesh(shapes.hollow, r=0.5, resolution=40)
+    a, b, c = (found.vertices[found.faces[:, i]].astype(np.float64) for i in range(3))
+    pull = np.zeros((len(found.vertices), 3))
+    for i, (x, y) in enumerate(((b, c), (c, a), (a, b))):
+        np.add.at(pull, found.faces[:, i], np.cross(x, y) / 6)
+    assert found.vjp(pull)["r"] == pytest.approx(-4 * np.pi * 0.5**2, rel=0.01)
+    assert found.volume() == pytest.approx(4 / 3 * np.pi * (1 - 0.5**3), rel=0.01)
+
+
+def test_shapes_that_cannot_be_drawn(shapes):
+    assert len(mesh(shapes.hollow, r=1.0, resolution=16)) == 0
+    with pytest.raises(wg.shapes.InvalidShape, match="cannot draw 'cuboid'.*\n.*\n.*\n.*sides are"):
+        mesh(shapes.table, width=-1.0)
+    with pytest.raises(wg.CallError, match="misses 1 argument 'width'"):
+        mesh(shapes.table)

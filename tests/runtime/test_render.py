@@ -153,6 +153,27 @@ def test_rays_outside_of_the_box_meet_nothing(program):
     assert len(rows) and np.abs(rows - 24.5).max() < 3 and np.abs(columns - 24.5).max() < 3
 
 
+def test_parts_have_their_colours():
+    program = wg.compile(
+        """
+shape sign(tall: real):
+    part("post", color="#ff0000"):
+        translate(0, 0, -1): cylinder(0.1, tall)
+    part("plate", color="#0000ff"):
+        translate(0, 0, 1): cuboid(0.1, 2, 1)
+""",
+        "sign.wg",
+    )
+    picture = render(program.sign, tall=2.0, size=60, azimuth=5.0, smooth=False)
+    assert set(np.unique(picture.parts)) == {-1, 0, 1}
+    rows = [np.nonzero(picture.parts == k)[0].mean() for k in (0, 1)]
+    assert rows[1] < rows[0]
+    for part, channel in ((0, 0), (1, 2)):
+        colours = picture.pixels[picture.parts == part].astype(int)
+        others = [c for c in range(3) if c != channel]
+        assert (colours[:, channel] > colours[:, others].max(axis=1) + 50).all()
+
+
 def test_the_page_about_rendering(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "rendering.md").read_text()
     programs = [wg.compile(b, "page.wg") for b in re.findall(r"```wg\n(.*?)```", page, re.S)]
