@@ -37,7 +37,7 @@ lint: $(VENV)/bin/python
 bench: $(VENV)/.installed
 	$(INSTALL) torch==2.13.0 || true  # the build without CUDA, where there is one
 	$(INSTALL) -e '.[bench]'
-	status=0; for script in gmm calls compile straightline digits cone posteriors vae air mesh; do \
+	status=0; for script in gmm calls compile straightline digits cone posteriors vae air mesh trees; do \
 		$(PY) benchmarks/$$script.py || status=1; done; exit $$status
 
 clean:

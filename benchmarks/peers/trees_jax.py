@@ -171,15 +171,16 @@ def loss(params: Params, algebra: Any, batch: Any, depth: int, view: int = 4) ->
     return jax.vmap(one)(*batch).mean()
 
 
-def make_gradient(depth: int, shifts: bool = False) -> Any:
-    """jitted (params, batch) -> (loss, gradient); the matrices are arguments of the jitted code."""
-    if shifts:
-        algebra = Shifted(depth)
-        return jax.jit(lambda p, x: jax.value_and_grad(loss)(p, algebra, x, depth))
-    made = matrices(depth)
+def make_gradient(depth: int, params: Params, batch: Any, shifts: bool = False) -> Any:
+    """Compiled (params, batch) -> (loss, gradient) for arguments like these.
 
-    @jax.jit
+    The matrices are arguments of the compiled code.
+    """
+    made = None if shifts else matrices(depth)
+
     def run(params: Params, batch: Any, made: Any) -> Any:
-        return jax.value_and_grad(lambda p: loss(p, Dense(made), batch, depth))(params)
+        algebra = Shifted(depth) if made is None else Dense(made)
+        return jax.value_and_grad(loss)(params, algebra, batch, depth)
 
-    return lambda params, batch: run(params, batch, made)
+    compiled = jax.jit(run).lower(params, batch, made).compile()
+    return lambda params, batch: compiled(params, batch, made)

@@ -144,6 +144,8 @@ class Machine:
         places = [p.at for p in pairs]
         rows = max([self.config.rows, *(t.size for p in pairs for t in (p.source, p.target))])
         sides = ([p.source for p in pairs], [p.target for p in pairs])
+        for side in sides:
+            wg.trees.check_capacity(side, self.config.form, self.config.capacity, places)
         first, second = (
             wg.trees.encode(side, self.vocabulary, self.config.depth, rows, places)
             for side in sides

@@ -1,7 +1,7 @@
 """Trees from Python: values, vocabularies, data files, tasks to learn, and tree functions."""
 
 from ...frontend.trees import TreeOptions
-from .data import Encoded, Pair, encode, read_pairs, write_pairs
+from .data import Encoded, Pair, check_capacity, encode, read_pairs, write_pairs
 from .errors import TreeError
 from .score import Score, label_trees, labels_of, score, tree_of
 from .tasks import SPLITS, TASKS, generate
@@ -18,6 +18,7 @@ __all__ = [
     "TreeError",
     "TreeOptions",
     "Vocabulary",
+    "check_capacity",
     "encode",
     "generate",
     "label_trees",

@@ -126,6 +126,23 @@ def encode(
     return Encoded(out[0], out[1])
 
 
+def check_capacity(
+    trees: Iterable[Tree], form: str, capacity: int, at: Sequence[Span | None] = ()
+) -> None:
+    """Raise TreeError for a tree of more nodes than the sparse form has room for."""
+    if form != "sparse" or not capacity:
+        return
+    for i, tree in enumerate(trees):
+        if tree.size > capacity:
+            raise TreeError(
+                "a tree has more nodes than the capacity of the sparse form",
+                at[i] if i < len(at) else None,
+                expected=f"at most {capacity}",
+                found=str(tree.size),
+                hint="give it a larger capacity, or another form",
+            )
+
+
 def _numbered(tree: Tree, vocabulary: Vocabulary, depth: int) -> Iterator[tuple[int, int]]:
     """(number of its label, place) of every node."""
     if tree.depth > depth:

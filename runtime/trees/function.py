@@ -15,7 +15,7 @@ from ...ir.tree import DEEPEST
 from ..function import CompiledFunction
 from ..requests import Request
 from ..values import Array, to_python, unflatten
-from .data import encode
+from .data import check_capacity, encode
 from .errors import TreeError
 from .score import labels_of, tree_of
 from .tree import Tree
@@ -87,6 +87,7 @@ def argument(value: Any, options: TreeOptions | None) -> tuple[Array, Array]:
     if options.depth > DEEPEST:
         raise TreeError(f"trees have at most {DEEPEST} levels", found=str(options.depth))
     tree = Tree.of(value)
+    check_capacity([tree], options.form, options.capacity)
     nodes = -(-tree.size // ROOM) * ROOM
     made = encode([tree], _vocabulary(options), options.depth, nodes)
     return made.labels[0], made.places[0]

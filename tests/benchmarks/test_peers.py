@@ -335,3 +335,18 @@ def test_nuts_of_eight_schools_and_logistic_regression():
     x = np.linspace(-2, 2, 40)[:, None]
     found = peers.nuts(peers.logistic, (x[:, 0] > 0.1).astype(float), x, draws=500, chains=1)
     assert found["slope"].mean() > 1 and found["slope"].dtype == np.float64
+
+
+def test_the_matrices_of_trees_are_car_cdr_and_cons() -> None:
+    trees_jax = peer("trees_jax", "jax")
+    by_matrix, by_index = trees_jax.Dense(trees_jax.matrices(5)), trees_jax.Shifted(5)
+    x, y = (jnp.asarray(np.random.default_rng(i).normal(size=(31, 3))) for i in (0, 1))
+    for tree in (x, y):
+        assert jnp.allclose(by_matrix.top(by_matrix.encode(tree), 31), tree, atol=1e-5)
+    dense = [by_matrix.encode(tree) for tree in (x, y)]
+    for bit in (0, 1):
+        found = by_matrix.top(by_matrix.child(dense[0], bit), 31)
+        assert jnp.allclose(found, by_index.child(x, bit), atol=1e-5)
+    root = jnp.arange(3.0)
+    found = by_matrix.top(by_matrix.cons(*dense, root), 31)
+    assert jnp.allclose(found, by_index.cons(x, y, root), atol=1e-5)

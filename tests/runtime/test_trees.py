@@ -350,6 +350,17 @@ def test_arguments_that_do_not_fit_are_told() -> None:
         program.to_logical("( S cat )")
 
 
+def test_trees_beyond_the_capacity_are_told(tmp_path: Path) -> None:
+    v = Vocabulary.of([TEXT])
+    program = wg.compile(PROGRAM, trees=wg.trees.options(v, 6, "sparse", capacity=10))
+    with pytest.raises(TreeError, match="more nodes than the capacity of the sparse form"):
+        program.mirror(TEXT)
+    (tmp_path / "a.jsonl").write_text(json.dumps({"source": TEXT, "target": "a"}))
+    (pair,) = wg.trees.read_pairs(tmp_path / "a.jsonl")
+    with pytest.raises(TreeError, match=r"a.jsonl:1:1: a tree has more nodes"):
+        wg.trees.check_capacity([pair.source], "sparse", 10, [pair.at])
+
+
 @pytest.mark.parametrize("backend", ["interp", "xla"])
 def test_other_backends_agree(backend: str) -> None:
     program = wg.compile(PROGRAM, backend=backend)
