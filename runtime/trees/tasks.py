@@ -6,6 +6,7 @@ phrases of the structural split have more adjectives than any other, and so deep
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -47,8 +48,8 @@ UNSEEN = words("ancient bright clever fuzzy gentle narrow purple quiet shiny tin
 USUAL = (1, 2)  # adjectives of both noun phrases together
 LONGER = {"passive_logical": (3, 4), "passive_to_logical": (3, 4), "car_cdr_seq": (3, 3)}
 LONG = (3, 5)  # adjectives of the longest noun phrase in the structural split
-PATHS = 4  # the most car and cdr in a sequence
-CHOICES = 50  # sentences tried until one has a subtree at the end of a sequence
+SEQUENCES = ["".join(s) for n in range(1, 5) for s in itertools.product("AD", repeat=n)]
+CHOICES = 20  # sentences tried until one has a subtree at the end of a sequence
 
 
 @dataclass(frozen=True)
@@ -130,19 +131,28 @@ def _either_way(speaker: Speaker, x: Tree, y: Tree) -> Pair:
 
 
 def _sequence(speaker: Speaker) -> Pair:
-    """A label such as CDAR, read from its end, over a tree; the subtree that it leads to."""
-    for _ in range(CHOICES):
-        said = speaker.sentence()
-        tree = (said.active(), said.passive(), said.logical())[int(speaker.random.integers(3))]
-        steps = speaker.random.integers(0, 2, int(speaker.random.integers(1, PATHS + 1)))
-        found: Tree | None = tree
-        for bit in steps:
-            children = () if found is None else found.children
-            found = children[bit] if bit < len(children) else None
-        if found is not None:
-            name = "C" + "".join("AD"[b] for b in reversed(steps)) + "R"
-            return Pair(Tree(name, (tree,)), found)
-    raise TreeError("no sentence has a subtree at the end of so many steps")
+    """A label such as CDAR, read from its end, over a tree; the subtree that it leads to.
+
+    All sequences that lead anywhere are as likely, however few trees have them.
+    """
+    while True:
+        letters = SEQUENCES[int(speaker.random.integers(len(SEQUENCES)))]
+        for _ in range(CHOICES):
+            said = speaker.sentence()
+            forms = (said.active(), said.passive(), said.logical())
+            tree = forms[int(speaker.random.integers(3))]
+            found = _at_end(tree, letters)
+            if found is not None:
+                return Pair(Tree(f"C{letters}R", (tree,)), found)
+
+
+def _at_end(tree: Tree | None, letters: str) -> Tree | None:
+    """The subtree that a sequence leads to, from its last letter to its first."""
+    for letter in reversed(letters):
+        children = () if tree is None else tree.children
+        bit = "AD".index(letter)
+        tree = children[bit] if bit < len(children) else None
+    return tree
 
 
 TASKS: dict[str, Callable[[Speaker], Pair]] = {
