@@ -204,5 +204,9 @@ def test_op(case, check_loops) -> None:
 
 
 def test_every_op_has_a_case() -> None:
-    ops = {n for n in OPS if not n.startswith(("loop.", "prob.", "shape.", "tree."))} - NOT_HERE - WITH_REGIONS
+    ops = (
+        {n for n in OPS if not n.startswith(("loop.", "prob.", "shape.", "tree."))}
+        - NOT_HERE
+        - WITH_REGIONS
+    )
     assert ops == set(CASES)
