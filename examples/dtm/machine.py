@@ -45,7 +45,7 @@ class Config:
     levels: int = 5
     view: int = 4
     nodes: int = 0
-    how: str = "softmax"
+    how: str = "gumbel"
     rate: float = 0.1
     rows: int = 24
     batch: int = 16
