@@ -7,7 +7,6 @@ A program is lowered once for each type of point that it is asked at.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -466,20 +465,23 @@ def field_at(low: Lowering, shape: Staged, points: Staged, span: Span) -> tuple[
         )
         return distance, part
 
-    low.b.span = span
-    if type.rank == 1:
-        return field(low, p)
-    flat = low.b.reshape(p, shape=(math.prod(type.shape[:-1]), type.shape[-1]))
+    def along(inner: Lowering, points: Value) -> tuple[Value, Value]:
+        """A loop for every axis but the last: the arrays keep their axes."""
+        inner.b.span = span
+        shape = inner.a.type(points).shape
+        if len(shape) == 1:
+            return field(inner, points)
 
-    def body(inner: Lowering, point: Staged, _: list[Staged]) -> tuple[list[Staged], Staged]:
-        assert isinstance(point, Tensor)
-        return [], Tuple(tuple(map(Tensor, field(inner, point.value))))
+        def body(low: Lowering, row: Staged, _: list[Staged]) -> tuple[list[Staged], Staged]:
+            assert isinstance(row, Tensor)
+            return [], Tuple(tuple(map(Tensor, along(low, row.value))))
 
-    rows = Rows(low.a.type(flat).shape[0], rows=Tensor(flat))
-    out = counted(low, rows, [], [], body, span).outputs
-    assert isinstance(out, Tuple)
-    distance, part = (low.b.reshape(t.value, shape=type.shape[:-1]) for t in tensors(out))
-    return distance, part
+        out = counted(inner, Rows(shape[0], rows=Tensor(points)), [], [], body, span).outputs
+        assert out is not None
+        distance, part = (t.value for t in tensors(out))
+        return distance, part
+
+    return along(low, p)
 
 
 def checked(low: Lowering, shape: Staged, span: Span) -> Value:

@@ -18,7 +18,10 @@ from ..ir.core import Block, Function, Module, Op, Value, walk
 from ..ir.opdef import symbols
 from ..ir.shape import UNNAMED, callee, draws, parts_of
 from ..ir.types import BOOL, I32, TensorType
+from .inline import inline_function
+from .scalarize import scalarize
 from .shape_checks import Checks
+from .simplify import simplify
 
 MOST_WRITTEN_OUT = 2000  # ops of a loop, its trips together
 
@@ -42,6 +45,7 @@ class _Shapes:
         self.out = Module({}, module.entry)
         self.made: dict[object, str] = {}
         self.weights: dict[str, int] = {}
+        self.asked: dict[str, None] = {}
 
     def run(self) -> Module:
         for name, function in self.module.functions.items():
@@ -52,6 +56,8 @@ class _Shapes:
             else:
                 body = self.plain(function.body, {})
                 self.out.functions[name] = Function(name, body, function.span, dict(function.attrs))
+        for name in self.asked:
+            self.out.functions[name] = _scalar(self.out, name)
         return self.out
 
     def plain(self, block: Block, env: Env) -> Block:
@@ -86,7 +92,9 @@ class _Shapes:
         parts = {part: i for i, part in enumerate(parts_of(self.module, program))}
         point = op.operands[-1].type
         assert isinstance(point, TensorType)
-        return self.field_of(program, parts, UNNAMED, point)
+        name = self.field_of(program, parts, UNNAMED, point)
+        self.asked[name] = None
+        return name
 
     def field_of(
         self, program: Function, parts: dict[Part, int], part: Part, point: TensorType
@@ -144,6 +152,15 @@ class _Shapes:
             out.results = [none or (b.concatenate(*rows, axis=0) if len(rows) > 1 else rows[0])]
             self.out.functions[fresh] = Function(fresh, out, program.span)
         return self.made[key]
+
+
+def _scalar(module: Module, name: str) -> Function:
+    """A function with its calls inlined and its points taken apart into coordinates.
+
+    What is done at one point is then scalar, and at many elementwise.
+    """
+    alone = Module({name: inline_function(module, name, custom=False)}, name)
+    return simplify(scalarize(alone)).main
 
 
 @dataclass(frozen=True)
