@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..ir.builder import Builder
-from ..ir.core import Block, Function, Module, Op, Value
+from ..ir.core import Block, Function, Module, Op, Value, walk
+from ..ir.opdef import OPS
 from ..ir.types import TensorType
 from .batcher import Batcher, wider
+
+# what moves elements as loops go, without memory of its own
+FUSED = ("const", "iota", "broadcast", "reshape", "transpose", "slice", "concatenate", "reverse")
 
 
 class BatchedCalls:
@@ -74,8 +78,21 @@ def size_of_calls(module: Module, op: Op, seen: set[str]) -> int | None:
     return total
 
 
+def _pointwise(op: Op) -> bool:
+    return (
+        op.name in FUSED
+        or OPS[op.name].elementwise
+        or (op.name == "for" and not op.attrs["carries"])
+    )
+
+
 def size_of(module: Module, block: Block, seen: set[str]) -> int | None:
-    """The bytes of all values of a block, as `size_of_calls` counts them."""
+    """The bytes of all values of a block, as `size_of_calls` counts them.
+
+    Those of its results alone where it computes element by element: nothing else needs memory.
+    """
+    if all(map(_pointwise, walk(block))):
+        return sum(r.type.nbytes for r in block.results if isinstance(r.type, TensorType))
     total = 0
     for op in block.ops:
         if op.name in ("while", "linear_call") or op.name.startswith("diff."):

@@ -18,6 +18,7 @@ from ..ir.types import BufferType, TensorType
 from .fuse import INDEXED, REDUCTIONS, Conflict, Nest
 from .opaque import BLAS_COUNTS, OPAQUE
 from .plan_memory import plan_memory
+from .shared_loops import Key, SharedLoops, shared_loops
 from .split_reductions import split_reductions
 
 LOOK_BACK = 12  # open nests that a new root tries to join
@@ -112,6 +113,8 @@ class Bufferizer:
         self.views: list[Op] = []
         self.results: set[Value] = set()
         self.last: dict[Value, int] = {}  # the last item that reads each memory
+        self.shared = SharedLoops([])  # reductions of this block that share a loop
+        self.nests: dict[Key, Nest] = {}  # where they are
 
     # Planning
 
@@ -131,6 +134,8 @@ class Bufferizer:
         moving: (temporary, state) pairs of a loop: outputs that are moved over the loop's
         state at the end; those that can be computed in the state itself are.
         """
+        self.shared = shared_loops(block)
+        block = Block(block.params, self.shared.order, block.results)
         self._count_uses(block)
         self._choose_roots(block)
         for result, buffer in zip(block.results, outputs):
@@ -259,12 +264,13 @@ class Bufferizer:
         if op.name in ("broadcast", "gather", "concatenate", "pad", "reshape"):
             self._protect(op, costs)
             cost = min(cost, 3)
-        if self.uses.get(v, 0) > 1 and cost > EXPENSIVE and size:
+        fused = v in self.shared.fused
+        if self.uses.get(v, 0) > 1 and cost > EXPENSIVE and size and not fused:
             self.roots.add(v)
             cost = 2
         hops = max((self.hops.get(x, 0) for x in op.operands if x not in self.roots), default=0)
         self.hops[v] = hops + (op.name in INDEXED)
-        if self.hops[v] > MOVES:
+        if self.hops[v] > MOVES and not fused:
             self.roots.add(v)
             cost = 2
         costs[v] = min(cost, 1000)
@@ -274,6 +280,8 @@ class Bufferizer:
         for x in op.operands:
             source = self.makers.get(x)
             if source is None or source.name in ("const", "iota") or x in self.roots:
+                continue
+            if x in self.shared.fused:
                 continue
             shape = Builder.type(x).shape
             if op.name == "broadcast":
@@ -357,6 +365,10 @@ class Bufferizer:
 
     def root(self, v: Value) -> None:
         """Compute v in an open nest of its shape, or in a new one."""
+        key = self.shared.group.get(v)
+        if key is not None:
+            self._shared_root(v, key)
+            return
         dims = Builder.type(v).shape
         for item in self.items[: -LOOK_BACK - 1 : -1]:
             nest = item.nest
@@ -368,9 +380,25 @@ class Bufferizer:
                 continue
             self._placed(v, nest)
             return
-        nest = Nest(self, dims, len(self.items))
+        self._placed(v, self._new_nest(v))
+
+    def _new_nest(self, v: Value) -> Nest:
+        """A nest of its own for v."""
+        nest = Nest(self, Builder.type(v).shape, len(self.items))
         nest.add_root(v)
         self.items.append(Item(nest, None, ()))
+        return nest
+
+    def _shared_root(self, v: Value, key: Key) -> None:
+        """Compute a reduction in the loop of its group."""
+        nest = self.nests.get(key)
+        try:
+            if nest is not None:
+                nest.add_root(v)
+        except Conflict:  # something else of its ops has filled memory since
+            nest = None
+        if nest is None:
+            nest = self.nests[key] = self._new_nest(v)
         self._placed(v, nest)
 
     def _placed(self, v: Value, nest: Nest) -> None:

@@ -41,6 +41,15 @@ class Conflict(Exception):
     """A root cannot join a nest: it reads what the nest has not stored yet."""
 
 
+class SharedLoop:
+    """A reduction loop that several results come from: its op, scope and body parameters."""
+
+    def __init__(self, op: Op, scope: Scope) -> None:
+        self.op = op
+        self.scope = scope
+        (self.body,) = op.regions
+
+
 class Nest:
     """One loop nest. `position` is its place in the order of items of its block."""
 
@@ -55,6 +64,7 @@ class Nest:
         self.reads: dict[Value, bool] = {}  # buffers read, and whether only at this index
         self.loads: list[tuple[Op, int]] = []
         self.work = 0  # scalar operations in reductions, an iteration
+        self.loops: dict[tuple[tuple[int, ...], Index], SharedLoop] = {}
 
     def add_root(self, root: Value) -> None:
         """Compute `root`, whose shape is the nest's; raises Conflict with nothing changed."""
@@ -150,6 +160,8 @@ class Nest:
 
     def reduce(self, v: Value, op: Op, index: Index) -> Value:
         """A reduction at one output index: a loop inside."""
+        if v in self.host.shared.group:
+            return self._shared_reduce(op, index)
         dims, element = _reduction(op)
         params = [Value(INDEX, "rstu"[i % 4]) for i in range(len(dims))]
         body = Block(list(params))
@@ -172,6 +184,46 @@ class Nest:
         assert isinstance(out, TensorType)
         if kind.startswith("arg"):
             result = self.w.write("convert", (result,), dtype=out.dtype)
+        return result
+
+    def _shared_reduce(self, op: Op, index: Index) -> Value:
+        """A reduction in the loop that others run over, behind what that loop needs by now."""
+        dims, element = _reduction(op)
+        loop = self.loops.get((dims, index))
+        before = len(self.loads)
+        if loop is None:
+            body = Block([Value(INDEX, "rstu"[i % 4]) for i in range(len(dims))])
+            scope = self.w.push(body)
+            made = Op("loop.reduce", (), {"dims": dims, "kinds": (), "simd": -1}, (body,), ())
+            loop = self.loops[dims, index] = SharedLoop(made, scope)
+        else:
+            self.block.ops.remove(loop.op)
+            self.w.scope = loop.scope
+        inside, around = len(loop.body.ops), len(self.block.ops)
+        noted = len(loop.scope.journal)
+        try:
+            value = element(self, index, tuple(loop.body.params))
+        except Conflict:
+            del loop.body.ops[inside:], self.block.ops[around:]
+            for key in loop.scope.journal[noted:]:
+                loop.scope.memo.pop(key, None)
+            del loop.scope.journal[noted:]
+            if loop.op.results:
+                self.block.ops.append(loop.op)
+            else:
+                del self.loops[dims, index]
+            raise
+        self.w.pop()
+        self.block.ops.append(loop.op)
+        result = Value(value.type)
+        loop.body.results.append(value)
+        loop.op.results = (*loop.op.results, result)
+        attrs = loop.op.attrs
+        attrs["kinds"] = (*attrs["kinds"], REDUCTIONS[op.name])
+        if attrs["simd"] < 0:
+            attrs["simd"] = self._reduce_simd(loop.body.params, before)
+        self.w.depths[result] = max([self.w.depths.get(i, 0) for i in index], default=0)
+        self.work += math.prod(dims) * (len(loop.body.ops) - inside)
         return result
 
     def _reduce_simd(self, params: Sequence[Value], before: int) -> int:

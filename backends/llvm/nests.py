@@ -16,6 +16,7 @@ from .parts import in_parts
 from .scalar_ops import EMIT
 
 CHAINS = ("threefry",)  # ops that are one long chain of dependent instructions
+LONG_BODY = 300  # ops of a reduction above which vectors are one register wide
 STEPS_A_TASK = 256  # vector loops of one dim are shared in runs of this many elements
 
 
@@ -321,7 +322,7 @@ class _Accumulator:
 
 
 def _vector_reduce(e: Emitter, op: Op) -> None:
-    """Lanes along one reduced dim: four vectors at a time, then one, then single elements."""
+    """Lanes along one reduced dim: several vectors at a time, then one, then single elements."""
     (body,) = op.regions
     dims, simd = op.attrs["dims"], op.attrs["simd"]
     kinds = op.attrs["kinds"]
@@ -332,7 +333,8 @@ def _vector_reduce(e: Emitter, op: Op) -> None:
     native = e.register_bytes // widest_float(body)
     parts: list[tuple[int, int, int]] = []  # (lanes, first element, count)
     at = 0
-    for width in (4 * native, native, max(1, native // 4), 0):
+    wide = native if len(body.ops) > LONG_BODY else 4 * native  # values that live long spill
+    for width in dict.fromkeys((wide, native, max(1, native // 4), 0)):
         each = max(1, width)
         count = (size - at) // each
         if count and width != 1:
