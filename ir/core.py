@@ -153,6 +153,11 @@ def free_values(block: Block) -> list[Value]:
     return list(free)
 
 
+def used_values(op: Op) -> list[Value]:
+    """The values that `op` uses: its operands, then what its regions use from around them."""
+    return [*op.operands, *(v for region in op.regions for v in free_values(region))]
+
+
 def _collect_free(block: Block, defined: set[Value], free: dict[Value, None]) -> None:
     defined.update(block.params)
     for op in block.ops:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..ir.builder import Builder
 from ..ir.clone import Env
-from ..ir.core import Block, Function, Module, Op, Value, free_values, walk
+from ..ir.core import Block, Function, Module, Op, Value, used_values, walk
 from ..ir.errors import WengertError
 from ..ir.prob import choices_of, op_choices
 from ..ir.types import I32, TensorType
@@ -167,7 +167,7 @@ class _Writer:
         """Write an op that no sum of this block holds."""
         b.span = op.span
         random = bool(op_choices(self.module, op))
-        gone = [v for v in used(op) if v in self.lost]
+        gone = [v for v in used_values(op) if v in self.lost]
         if gone and random:
             raise self.mistake(self.lost[gone[0]], op)
         if gone:
@@ -258,7 +258,7 @@ class _Writer:
         inside: set[Op] = set()
         varying = {first.result}
         for op in rest:
-            if not varying.isdisjoint(used(op)):
+            if not varying.isdisjoint(used_values(op)):
                 inside.add(op)
                 varying.update(self.varying_results(op, known))
         return inside, varying
@@ -311,7 +311,7 @@ class _Writer:
         """`moved`, for ops in order; adds what varies to `varying`."""
         found: set[str] = set()
         for op in ops:
-            if not varying.isdisjoint(used(op)):
+            if not varying.isdisjoint(used_values(op)):
                 moved = self.moved(op, varying, known)
                 found |= moved
                 varying.update(op.results if moved else self.varying_results(op, known))
@@ -413,7 +413,7 @@ class _Writer:
     def check_carries(self, op: Op, lost: Iterable[int]) -> None:
         """A choice summed out may be carried only where no trip reads it."""
         (body,) = op.regions
-        read = {v for o in body.ops for v in used(o)} | set(body.results)
+        read = {v for o in body.ops for v in used_values(o)} | set(body.results)
         for i in lost:
             if body.params[1 + i] in read:
                 raise EnumerationMistake(
@@ -471,18 +471,13 @@ class _Writer:
         )
 
 
-def used(op: Op) -> list[Value]:
-    """The values that an op uses, in its regions too."""
-    return [*op.operands, *(v for region in op.regions for v in free_values(region))]
-
-
 def _is_known(address: str, known: Known) -> bool:
     return address in known.given or address in known.free
 
 
 def _needed(function: Function) -> set[Value]:
     """The parameters that a function uses."""
-    read = {v for op in walk(function.body) for v in used(op)} | set(function.results)
+    read = {v for op in walk(function.body) for v in used_values(op)} | set(function.results)
     return read.intersection(function.params)
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..ir.builder import Builder
-from ..ir.core import Block, Function, Module, Op, Value, free_values
+from ..ir.core import Block, Function, Module, Op, Value, free_values, used_values
 from ..ir.loops import INDEX, QUICK
 from ..ir.opdef import OPS
 from ..ir.types import BufferType, TensorType
@@ -231,7 +231,7 @@ class Bufferizer:
             for r in op.results:
                 self.makers[r] = op
                 self.own.add(r)
-            for v in (*op.operands, *(v for r in op.regions for v in free_values(r))):
+            for v in used_values(op):
                 self.uses[v] = self.uses.get(v, 0) + 1
         for v in block.results:
             self.uses[v] = self.uses.get(v, 0) + 1

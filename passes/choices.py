@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..ir.builder import Builder
-from ..ir.core import Attrs, Function, Op, Value, free_values
+from ..ir.core import Attrs, Function, Op, Value, used_values
 from ..ir.types import DType
 
 EXTREMES = ("min", "max")
@@ -211,7 +211,7 @@ class Choices:
 
 def reads(op: Op) -> dict[Value, None]:
     """The values that an op and its regions use, in order."""
-    return dict.fromkeys((*op.operands, *(v for r in op.regions for v in free_values(r))))
+    return dict.fromkeys(used_values(op))
 
 
 def _is_extreme(op: Op, dtype: DType) -> bool:

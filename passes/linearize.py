@@ -12,7 +12,7 @@ from typing import Any
 
 from ..ir.builder import Builder
 from ..ir.clone import clone_block, clone_op
-from ..ir.core import Block, Op, Value, free_values
+from ..ir.core import Block, Op, Value, free_values, used_values
 from ..ir.types import BOOL, I32, TensorType
 from .blocked_loop import block_loop
 from .dce import dce_block
@@ -39,8 +39,7 @@ class SplitBuilder(Builder):
 
     def append(self, op: Op) -> None:
         """Write to the part that the operands and captured values ask for."""
-        used = [*op.operands, *(v for r in op.regions for v in free_values(r))]
-        if any(v in self.is_linear for v in used):
+        if any(v in self.is_linear for v in used_values(op)):
             self.is_linear.update(op.results)
             self.linear.ops.append(op)
         else:

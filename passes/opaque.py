@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..ir.builder import Builder
-from ..ir.core import Block, Op, Value, free_values
+from ..ir.core import Block, Op, Value, free_values, used_values
 from ..ir.linalg import free_axes
 from ..ir.loops import INDEX
 from ..ir.types import BOOL, I32, I64, BufferType
@@ -269,10 +269,6 @@ def _scatter_add(host: Bufferizer, op: Op) -> None:
 # Control flow
 
 
-def _reads(op: Op) -> list[Value]:
-    return [*op.operands, *(v for r in op.regions for v in free_values(r))]
-
-
 def _capture(host: Bufferizer, regions: Sequence[Block]) -> None:
     """Give memory to what regions use of this block; constants they write themselves."""
     for region in regions:
@@ -303,7 +299,9 @@ def _branches(host: Bufferizer, op: Op) -> None:
             blocks.append(out)
         host.b.op("loop.switch", [index], blocks)
 
-    host.defer(run, list(dict.fromkeys(_reads(op))), op.results, [(v, r) for r, v in kept.items()])
+    host.defer(
+        run, list(dict.fromkeys(used_values(op))), op.results, [(v, r) for r, v in kept.items()]
+    )
 
 
 def _kept(op: Op) -> dict[Value, Value]:
@@ -363,7 +361,7 @@ def _for(host: Bufferizer, op: Op) -> None:
         host.b.op("loop.for", [], [out], trips=op.attrs["trips"], reverse=op.attrs["reverse"])
 
     host.defer(
-        run, _reads(op), op.results, list(zip(op.operands[: op.attrs["carries"]], op.results))
+        run, used_values(op), op.results, list(zip(op.operands[: op.attrs["carries"]], op.results))
     )
 
 
@@ -414,4 +412,4 @@ def _while(host: Bufferizer, op: Op) -> None:
         _loop_body(step, body, states, [])
         host.b.op("loop.while", [], [test, out])
 
-    host.defer(run, _reads(op), op.results, list(zip(op.operands, op.results)))
+    host.defer(run, used_values(op), op.results, list(zip(op.operands, op.results)))

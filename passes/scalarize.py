@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir.builder import Builder
 from ..ir.clone import clone_op
-from ..ir.core import Block, Function, Module, Op, Value, free_values
+from ..ir.core import Block, Function, Module, Op, Value, used_values
 from ..ir.opdef import OPS
 from ..ir.reductions import identity
 from ..ir.types import KEY, TensorType
@@ -76,7 +76,7 @@ class _Writer:
                 else:
                     self.env[result] = made.item()
                 return
-        for v in (*op.operands, *(v for r in op.regions for v in free_values(r))):
+        for v in used_values(op):
             if v in self.parts:
                 self.env[v] = self.whole(v)
         clone_op(self.b, op, self.env)

@@ -9,11 +9,11 @@ in which all that they need comes before them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from ..ir.builder import Builder
-from ..ir.core import Block, Op, Value, free_values
+from ..ir.core import Block, Op, Value, used_values
 from ..ir.opdef import OPS
 
 LEAST = 1024  # elements reduced to one
@@ -70,16 +70,12 @@ def _key(op: Op, level: dict[Op, int]) -> Key:
     return Builder.type(op.operands[0]).shape, tuple(op.attrs["axes"]), level[op]
 
 
-def _used(op: Op) -> Sequence[Value]:
-    return (*op.operands, *(v for r in op.regions for v in free_values(r)))
-
-
 def _levels(block: Block, members: set[Op]) -> dict[Op, int]:
     """For every op how many of `members` lie on the longest way to it."""
     level: dict[Op, int] = {}
     of_value: dict[Value, int] = {}
     for op in block.ops:
-        level[op] = max((of_value.get(v, 0) for v in _used(op)), default=0)
+        level[op] = max((of_value.get(v, 0) for v in used_values(op)), default=0)
         for r in op.results:
             of_value[r] = level[op] + (op in members)
     return level
@@ -94,7 +90,7 @@ def _sinks(block: Block, keys: dict[Op, Key]) -> dict[Value, Ends]:
     sinks: dict[Value, Ends] = {v: frozenset([v]) for v in block.results}
     for op in reversed(block.ops):
         through = op.name in MOVED or OPS[op.name].elementwise
-        for v in _used(op):
+        for v in used_values(op):
             ends = NOWHERE
             if op in keys:
                 ends = frozenset([keys[op]])

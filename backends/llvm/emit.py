@@ -6,7 +6,7 @@ index that grows by a constant from lane to lane, which keeps loads contiguous.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import llvmlite.ir as ll
 import numpy as np
 
-from ...ir.core import Block, Function, Op, Value, free_values, walk
+from ...ir.core import Block, Function, Op, Value, used_values, walk
 from ...ir.errors import CompilerBug
 from ...ir.types import BOOL, F32, F64, BufferType, DType, TensorType
 from .lanes import INT32, INT64, MEMORY, POINTER, REGISTER, constant, splat, vector
@@ -137,19 +137,32 @@ class Emitter:
 
     def _outline(self, rule: Rule, op: Op) -> None:
         """Emit an op without results as a function of the values that it uses, and a call."""
-        used = dict.fromkeys([*op.operands, *(v for r in op.regions for v in free_values(r))])
-        passed = [v for v in used if not isinstance(self.env[v].value, ll.Constant)]
-        kind = ll.FunctionType(ll.VoidType(), [self.env[v].value.type for v in passed])
+        self.part(used_values(op), (), lambda inner, _: rule(inner, op))
+
+    def part(
+        self,
+        used: Iterable[Value],
+        more: Sequence[Any],
+        write: Callable[[Emitter, Sequence[Any]], None],
+    ) -> None:
+        """Emit what `write` does as a function of its own, and a call.
+
+        used: what it needs of this emitter's values. more: further arguments, LLVM values; `write`
+        gets an emitter into the function, and what stands for them there.
+        """
+        known = {v: self.env[v] for v in used if v in self.env}
+        passed = [v for v, x in known.items() if not isinstance(x.value, ll.Constant)]
+        args = [*(known[v].value for v in passed), *more]
+        kind = ll.FunctionType(ll.VoidType(), [a.type for a in args])
         function = ll.Function(self.module, kind, self.module.get_unique_name("part"))
         function.linkage = "internal"
         function.attributes.add("noinline")
         inner = Emitter(self.module, function, self.register_bytes)
-        inner.shares, inner.owner = self.shares, dict(self.owner)
-        inner.env = {v: self.env[v] for v in used}
-        inner.env |= {v: Val(arg) for v, arg in zip(passed, function.args)}
-        rule(inner, op)
+        inner.shares, inner.lanes, inner.owner = self.shares, self.lanes, dict(self.owner)
+        inner.env = known | {v: Val(arg, known[v].stride) for v, arg in zip(passed, function.args)}
+        write(inner, function.args[len(passed) :])
         inner.b.ret_void()
-        self.b.call(function, [self.env[v].value for v in passed])
+        self.b.call(function, args)
 
     def elementwise(self, op: Op) -> None:
         """An elementwise op on scalars: affine indices stay affine, the rest by its rule."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import llvmlite.ir as ll
 
-from ...ir.core import Op, Value, free_values, walk
+from ...ir.core import Op, Value, free_values, used_values, walk
 from ...ir.opdef import OPS
 from .emit import HUGE_BODY, Emitter, Val, rule, scalar_dtype, widest_float
 from .lanes import INT32, INT64, POINTER, REGISTER, VOID, constant, vector
@@ -48,8 +48,7 @@ class Nest:
         depth: dict[Value, int] = {self.body.params[d]: k + 1 for k, d in enumerate(self.order)}
         levels: list[list[Op]] = [[] for _ in range(len(self.order) + 1)]
         for op in self.body.ops:
-            used = [*op.operands, *(v for r in op.regions for v in free_values(r))]
-            at = max((depth.get(v, 0) for v in used), default=0)
+            at = max((depth.get(v, 0) for v in used_values(op)), default=0)
             if not OPS[op.name].pure:
                 at = len(self.order)
             for r in op.results:

@@ -7,10 +7,10 @@ from typing import Any
 
 import llvmlite.ir as ll
 
-from ...ir.core import Op, Value, free_values
+from ...ir.core import Op, Value, used_values
 from ...ir.loops import INDEX
 from .emit import Emitter, Val, scalar_dtype
-from .lanes import INT32, POINTER, REGISTER, VOID, vector
+from .lanes import INT32, REGISTER, vector
 from .scalar_ops import EMIT
 
 PART_OPS = 2500  # ops of a part
@@ -29,20 +29,11 @@ def in_parts(e: Emitter, ops: Sequence[Op]) -> None:
     frame = _Frame(parts, e.lanes)
     slot = e.alloca(frame.type)
     for part in parts:
-        used = dict.fromkeys(frame.outside(part))
-        passed = [v for v in used if v in e.env and not isinstance(e.env[v].value, ll.Constant)]
-        kinds = [e.env[v].value.type for v in passed]
-        kind = ll.FunctionType(VOID, [*kinds, POINTER])
-        function = ll.Function(e.module, kind, e.module.get_unique_name("part"))
-        function.linkage = "internal"
-        function.attributes.add("noinline")
-        inner = Emitter(e.module, function, e.register_bytes)
-        inner.lanes, inner.owner = e.lanes, dict(e.owner)
-        inner.env = {v: e.env[v] for v in used if v in e.env}
-        inner.env |= {v: Val(arg, e.env[v].stride) for v, arg in zip(passed, function.args)}
-        frame.run(inner, function.args[-1], part)
-        inner.b.ret_void()
-        e.b.call(function, [*(e.env[v].value for v in passed), slot])
+
+        def write(inner: Emitter, more: Sequence[Any], part: Sequence[Op] = part) -> None:
+            frame.run(inner, more[0], part)
+
+        e.part(frame.outside(part), [slot], write)
 
 
 def _parts(ops: Sequence[Op]) -> list[list[Op]]:
@@ -51,7 +42,7 @@ def _parts(ops: Sequence[Op]) -> list[list[Op]]:
     rest = list(ops)
     while len(rest) > 2 * PART_OPS:
         part, rest = rest[:PART_OPS], rest[PART_OPS:]
-        here = {v for op in part for v in _used(op)}
+        here = {v for op in part for v in used_values(op)}
         late = [op for op in part if op.name == "mul" and op.results[0] not in here]
         moved = set(late)
         parts.append([op for op in part if op not in moved])
@@ -66,7 +57,7 @@ class _Frame:
     """
 
     def __init__(self, parts: Sequence[Sequence[Op]], lanes: int) -> None:
-        last = {v: i for i, part in enumerate(parts) for op in part for v in _used(op)}
+        last = {v: i for i, part in enumerate(parts) for op in part for v in used_values(op)}
         self.again: dict[Value, Op] = {}
         self.places: dict[Value, int] = {}
         kinds: list[ll.Type] = []
@@ -82,7 +73,7 @@ class _Frame:
 
     def outside(self, part: Sequence[Op]) -> Iterator[Value]:
         """The values that a part needs from around the body."""
-        pending = [v for op in part for v in _used(op)]
+        pending = [v for op in part for v in used_values(op)]
         seen: set[Value] = set()
         while pending:
             v = pending.pop()
@@ -95,7 +86,7 @@ class _Frame:
     def run(self, e: Emitter, base: Any, ops: Sequence[Op]) -> None:
         """Emit the ops of a part: loads before first uses, stores after the ops."""
         for op in ops:
-            for v in _used(op):
+            for v in used_values(op):
                 self._bring(e, base, v)
             e.op(op)
             for r in op.results:
@@ -120,8 +111,3 @@ def _field(e: Emitter, base: Any, frame: ll.Type, i: int) -> Any:
     """The address of a field of a struct."""
     index = [ll.Constant(INT32, 0), ll.Constant(INT32, i)]
     return e.b.gep(base, index, inbounds=True, source_etype=frame)
-
-
-def _used(op: Op) -> list[Value]:
-    """The values that an op and its regions use."""
-    return [*op.operands, *(v for r in op.regions for v in free_values(r))]
