@@ -246,11 +246,7 @@ def _one_element(low: Lowering, dist: Dist, name: str, span: Span) -> Staged:
         if isinstance(value, Tensor):
             x = value.value
             while low.a.type(x).rank > declared_rank(p):
-                shape = low.a.type(x).shape
-                row = low.b.slice(
-                    x, start=(0,) * len(shape), limit=(1, *shape[1:]), stride=(1,) * len(shape)
-                )
-                x = low.b.reshape(row, shape=shape[1:])
+                x = low.b.row(x, 0)
             value = Tensor(x)
         one[p.name] = value
     return call_method(low, Dist(dist.decl, dist.module, one), name, [], {}, span)

@@ -124,11 +124,25 @@ class Builder:
         axes = tuple(lead + i for i in kept)
         return self.broadcast(x, shape=shape, axes=axes)
 
+    def row(self, x: Value, i: int) -> Value:
+        """Row i of an array, along its first axis."""
+        rest = self.type(x).shape[1:]
+        zeros, ones = (0,) * len(rest), (1,) * (1 + len(rest))
+        one = self.slice(x, start=(i, *zeros), limit=(i + 1, *rest), stride=ones)
+        out: Value = self.reshape(one, shape=rest)
+        return out
+
     @staticmethod
     def type(x: Value) -> TensorType:
         """The tensor type of x."""
         assert isinstance(x.type, TensorType), x.type
         return x.type
+
+
+def row_of(stream: Value) -> Value:
+    """A parameter for the rows of an array that a loop streams."""
+    type = Builder.type(stream)
+    return Value(type.with_shape(type.shape[1:]), stream.name)
 
 
 def function_block(types: Sequence[Type], names: Sequence[str] = ()) -> tuple[Block, Builder]:

@@ -120,22 +120,16 @@ def permutation(b: Builder, key: Value, n: int) -> Value:
     rounds = math.ceil(3 * math.log(max(1, n)) / math.log(2**32 - 1))
     for _ in range(rounds):
         pair = split(b, key, 2)
-        key, sub = (element(b, pair, i) for i in range(2))
+        key, sub = (b.row(pair, i) for i in range(2))
         words = bits(b, sub, (n,))
         _, order = b.op("sort", [words, order], axis=0)
     return order
 
 
-def element(b: Builder, keys: Value, i: int) -> Value:
-    """Key number i of an array of keys."""
-    one = b.slice(keys, start=(i,), limit=(i + 1,), stride=(1,))
-    return b.reshape(one, shape=())
-
-
 def randint(b: Builder, key: Value, shape: Shape, low: int, high: int) -> Value:
     """i32 numbers in [low, high), each as likely up to a bias below 2^-32, as JAX draws them."""
     pair = split(b, key, 2)
-    upper, lower = (bits(b, element(b, pair, i), shape) for i in range(2))
+    upper, lower = (bits(b, b.row(pair, i), shape) for i in range(2))
     span = b.const(high - low, upper)
     multiplier = b.const(pow(pow(2, 16, high - low), 2, high - low) % (high - low), upper)
     mixed = b.add(b.mul(b.mod(upper, span), multiplier), b.mod(lower, span))

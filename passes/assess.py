@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..ir.builder import Builder
+from ..ir.builder import Builder, row_of
 from ..ir.clone import Env
 from ..ir.core import Block, Function, Module, Op, Value, used_values, walk
 from ..ir.errors import WengertError
@@ -348,7 +348,7 @@ class _Writer:
         for op in (first, *inside):
             at = first.attrs["at"]
             self.lost.update({v: at for v in op.results if v not in env})
-        rows = {a: _first_row(b, v) for a, v in zip(part.made, made)}
+        rows = {a: b.row(v, 0) for a, v in zip(part.made, made)}
         return _Found(rows, _log_sum_exp(b, scores))
 
     # Ops that hold choices
@@ -386,8 +386,8 @@ class _Writer:
         """A loop: known choices stream in, those made and the scores are stacked."""
         (body,) = op.regions
         inside = [c.address for c in op_choices(self.module, op)]
-        given = {a: _row(known.given[a]) for a in inside if a in known.given}
-        free = {a: _row(known.free[a]) for a in inside if a in known.free}
+        given = {a: row_of(known.given[a]) for a in inside if a in known.given}
+        free = {a: row_of(known.free[a]) for a in inside if a in known.free}
         params = [Value(p.type, p.name) for p in body.params]
         env.update(zip(body.params, params))
         region = Block()
@@ -479,18 +479,6 @@ def _needed(function: Function) -> set[Value]:
     """The parameters that a function uses."""
     read = {v for op in walk(function.body) for v in used_values(op)} | set(function.results)
     return read.intersection(function.params)
-
-
-def _row(stacked: Value) -> Value:
-    type = Builder.type(stacked)
-    return Value(type.with_shape(type.shape[1:]), stacked.name)
-
-
-def _first_row(b: Builder, stacked: Value) -> Value:
-    shape = b.type(stacked).shape
-    start, limit = (0,) * len(shape), (1, *shape[1:])
-    row = b.slice(stacked, start=start, limit=limit, stride=(1,) * len(shape))
-    return b.reshape(row, shape=shape[1:])
 
 
 def _log_sum_exp(b: Builder, x: Value) -> Value:

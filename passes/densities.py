@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..ir.builder import Builder
+from ..ir.builder import Builder, row_of
 from ..ir.clone import Env, clone_op
 from ..ir.core import Block, Function, Module, Op, Value
 from ..ir.prob import choices_of, op_choices
@@ -206,7 +206,7 @@ class _Trace:
         (body,) = op.regions
         streamed = [a for a in inside if a in self.fixed]
         params = [Value(p.type, p.name) for p in body.params]
-        rows = [_row(self.fixed[a]) for a in streamed]
+        rows = [row_of(self.fixed[a]) for a in streamed]
         region = Block([*params, *rows])
         self.env.update(zip(body.params, params))
         trip = self.region(region, op, dict(zip(streamed, rows)))
@@ -274,11 +274,6 @@ def _taken(b: Builder, op: Op, chosen: Value, k: int) -> Value:
     last = len(op.regions) - 1
     held = b.min(b.max(chosen, b.const(0, chosen)), b.const(last, chosen))
     return b.eq(held, b.const(k, held))
-
-
-def _row(stacked: Value) -> Value:
-    type = Builder.type(stacked)
-    return Value(type.with_shape(type.shape[1:]), stacked.name)
 
 
 def _zero(b: Builder, type: TensorType) -> Value:

@@ -367,7 +367,7 @@ class _Expansion(_Plain):
                 if count == trips:
                     return done(b, env, state, rows)
                 index = order[count]
-                elements = [_row(b, s, index) for s in streams]
+                elements = [b.row(s, index) for s in streams]
                 number = b.const(index, I32)
                 self.numbers[number] = np.asarray(index, np.int32)
                 env.update(zip(body.params, [number, *state, *elements]))
@@ -407,18 +407,6 @@ class _Strategy(_Plain):
         around = dict(self.env)
         around[self.site.result] = env.get(op.operands[0], op.operands[0])
         env[op.result] = self.after(b, around)
-
-
-def _row(b: Builder, x: Value, index: int) -> Value:
-    shape = b.type(x).shape
-    rest = shape[1:]
-    one = b.slice(
-        x,
-        start=(index, *(0 for _ in rest)),
-        limit=(index + 1, *rest),
-        stride=(1,) * len(shape),
-    )
-    return b.reshape(one, shape=rest)
 
 
 def _stack(b: Builder, rows: Sequence[Value]) -> Value:

@@ -264,9 +264,7 @@ class _Writer:
         scope.env.update((r, new[r]) for r in op.results)
 
     def _flag(self, edge: int, scope: _Scope) -> Value:
-        at = self.places[edge]
-        row = scope.b.slice(self.flags, start=(at,), limit=(at + 1,), stride=(1,))
-        out: Value = scope.b.reshape(row, shape=())
+        out: Value = scope.b.row(self.flags, self.places[edge])
         return out
 
     def _shared(self, live: Live, ops: list[Op], yielded: list[Value], scope: _Scope) -> None:

@@ -67,9 +67,7 @@ class Checks:
         fn = self.owner.check(program.name)
         types = (TensorType(BOOL, (count,)),)
         (all_held,) = self.b.op("call", operands, fn=fn, types=types)
-        b = self.b
-        rows = [b.slice(all_held, start=(i,), limit=(i + 1,), stride=(1,)) for i in range(count)]
-        return [b.reshape(row, shape=()) for row in rows]
+        return [self.b.row(all_held, i) for i in range(count)]
 
     def control(self, op: Op) -> list[Value]:
         """Those of regions: they hold where they are not met, and in every trip."""

@@ -376,7 +376,7 @@ class _Field:
         state, streams = operands[:carries], operands[carries:]
         for i in range(op.attrs["trips"]):
             b.span = op.span
-            rows = [_row(b, v, i) for v in streams]
+            rows = [b.row(v, i) for v in streams]
             self.env.update(zip(body.params, [b.const(i, TensorType(I32)), *state, *rows]))
             self.block(body)
             state = [self.env.get(v, v) for v in body.results]
@@ -459,12 +459,3 @@ class _Field:
 def _like(state: _Drawn, values: Sequence[Value]) -> _Drawn:
     """The first of `values` as a state with the parts of `state`."""
     return _Drawn(values[0], values[1], values[2] if state.any is not None else None)
-
-
-def _row(b: Builder, x: Value, i: int) -> Value:
-    """Row i of an array."""
-    shape = b.type(x).shape
-    rest = shape[1:]
-    zeros = (0,) * len(rest)
-    row = b.slice(x, start=(i, *zeros), limit=(i + 1, *rest), stride=(1,) * len(shape))
-    return b.reshape(row, shape=rest)

@@ -71,7 +71,7 @@ def unroll(op: Op, b: Simplifier, env: Env) -> None:
     carries, streams = operands[:n], operands[n:]
     rows: list[list[Value]] = [[] for _ in op.results[n:]]
     for i in reversed(range(trips)) if op.attrs["reverse"] else range(trips):
-        elements = [_row(b, x, i) for x in streams]
+        elements = [b.row(x, i) for x in streams]
         env.update(zip(body.params, [b.const(i, I32), *carries, *elements]))
         b.copy(body, env)
         out = [env.get(v, v) for v in body.results]
@@ -83,14 +83,6 @@ def unroll(op: Op, b: Simplifier, env: Env) -> None:
         for column, result in zip(rows, op.results[n:])
     ]
     env.update(zip(op.results, [*carries, *stacked]))
-
-
-def _row(b: Simplifier, x: Value, i: int) -> Value:
-    shape = Builder.type(x).shape
-    start, limit = (i, *(0 for _ in shape[1:])), (i + 1, *shape[1:])
-    return b.reshape(
-        b.slice(x, start=start, limit=limit, stride=(1,) * len(shape)), shape=shape[1:]
-    )
 
 
 def _stack(b: Simplifier, column: Sequence[Value], like: Value) -> Value:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..ir.builder import Builder, function_block
+from ..ir.builder import Builder, function_block, row_of
 from ..ir.core import Block, Function, Module, Value
 from ..ir.loops import QUICK
 from ..ir.types import BOOL, I32, TensorType, Type
@@ -146,7 +146,7 @@ class Tiles:
         b.span = inner.span
         streams, flags = block.params[: mapped + 3], block.params[mapped + 3]
         rest = block.params[mapped + 4 :]
-        body = Block([Value(TensorType(I32), "cell"), *(_row(s) for s in streams)])
+        body = Block([Value(TensorType(I32), "cell"), *(row_of(s) for s in streams)])
         *inputs, row, column, live = body.params[1:]
 
         def run(rb: Any) -> Sequence[Value]:
@@ -166,11 +166,6 @@ class Tiles:
 
 def _call(b: Any, function: Function, args: Sequence[Value]) -> list[Value]:
     return list(b.op("call", args, fn=function.name, types=tuple(r.type for r in function.results)))
-
-
-def _row(v: Value) -> Value:
-    type = Builder.type(v)
-    return Value(type.with_shape(type.shape[1:]))
 
 
 def _region(write: Callable[[Any], Sequence[Value]]) -> Block:
