@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..ir.errors import WengertError
@@ -20,7 +20,7 @@ from .errors import (
 )
 from .programs import DERIVED
 from .scopes import children, find_record, names_of, record_sizes, returns, suggest
-from .shapes import TOOLS
+from .shapes import PART, TOOLS
 
 if TYPE_CHECKING:
     from .program import SourceModule
@@ -63,45 +63,14 @@ class _Resolver:
                 self.type(annotation, bind=None)
 
     def distribution(self, decl: s.DistributionDecl) -> None:
-        """A distribution: its methods see its parameters."""
-        self.kind = "fn"
-        self.unique([(p.name, p.span) for p in decl.parameters], "parameter")
-        self.unique([(m.name, m.span) for m in decl.methods], "method")
-        scope: set[str] = set()
-        for p in decl.parameters:
-            self.type(p.annotation, bind=scope)
-            if p.default is not None:
-                self.expr(p.default, set())
-        scope |= {p.name for p in decl.parameters}
-        for method in decl.methods:
-            self.function(method, scope)
-        for name in ("sample", "logpdf"):
-            if decl.method(name) is None:
-                self.errors.append(
-                    MissingReturn(f"the distribution '{decl.name}' has no '{name}'", decl.span)
-                )
+        """A distribution: what it must have, and its methods."""
+        self.methods(decl, f"the distribution '{decl.name}'", ("sample", "logpdf"))
 
     def shape_tool(self, decl: s.ShapeTool) -> None:
-        """A primitive, transform or combinator: its methods see its parameters."""
-        self.kind = "fn"
-        self.unique([(p.name, p.span) for p in decl.parameters], "parameter")
-        self.unique([(m.name, m.span) for m in decl.methods], "method")
-        scope: set[str] = set()
-        for p in decl.parameters:
-            self.type(p.annotation, bind=scope)
-            if p.default is not None:
-                self.expr(p.default, set())
-        scope |= {p.name for p in decl.parameters}
-        for require in decl.requires:
-            self.expr(require.condition, scope)
-        for method in decl.methods:
-            self.function(method, scope)
+        """A primitive, transform or combinator: what it must and may have, and its methods."""
         needed, possible = TOOLS[decl.kind]
-        for name in needed:
-            if decl.method(name) is None:
-                self.errors.append(
-                    MissingReturn(f"the {decl.kind} '{decl.name}' has no '{name}'", decl.span)
-                )
+        conditions = [r.condition for r in decl.requires]
+        self.methods(decl, f"the {decl.kind} '{decl.name}'", needed, conditions)
         for method in decl.methods:
             if method.name not in (*needed, *possible):
                 self.errors.append(
@@ -111,6 +80,31 @@ class _Resolver:
                         expected=", ".join((*needed, *possible)),
                     )
                 )
+
+    def methods(
+        self,
+        decl: s.DistributionDecl | s.ShapeTool,
+        what: str,
+        needed: Sequence[str],
+        conditions: Sequence[s.Expr] = (),
+    ) -> None:
+        """Parameters, and the conditions and methods that see them."""
+        self.kind = "fn"
+        self.unique([(p.name, p.span) for p in decl.parameters], "parameter")
+        self.unique([(m.name, m.span) for m in decl.methods], "method")
+        scope: set[str] = set()
+        for p in decl.parameters:
+            self.type(p.annotation, bind=scope)
+            if p.default is not None:
+                self.expr(p.default, set())
+        scope |= {p.name for p in decl.parameters}
+        for condition in conditions:
+            self.expr(condition, scope)
+        for method in decl.methods:
+            self.function(method, scope)
+        for name in needed:
+            if decl.method(name) is None:
+                self.errors.append(MissingReturn(f"{what} has no '{name}'", decl.span))
 
     def function(self, decl: s.FunctionDecl, outer: set[str]) -> None:
         self.unique([(p.name, p.span) for p in decl.parameters], "parameter")
@@ -277,7 +271,7 @@ class _Resolver:
     def head(self, head: s.Expr, scope: set[str]) -> None:
         """What draws: `part` is no name but a word there."""
         match head:
-            case s.Call(_, s.Name(_, "part"), arguments) if "part" not in scope:
+            case s.Call(_, s.Name(_, name), arguments) if name == PART and PART not in scope:
                 for argument in arguments:
                     self.expr(argument.value, scope)
             case _:

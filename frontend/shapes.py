@@ -346,7 +346,7 @@ def _draw(low: Lowering, tool: Tool) -> None:
 
 
 def _place(low: Lowering, tool: Tool, stmt: s.Drawing) -> None:
-    """A transform."""
+    """A transform of what its block draws."""
     outside = inside = _point(low)
     back = _method(low, tool, "back", {"p": _given(outside)})
     if back is not None:
@@ -377,11 +377,8 @@ def _inside(low: Lowering, tool: Tool, back: tuple[str, Staged]) -> TensorType:
 
 
 def _combine(low: Lowering, tool: Tool, stmt: s.Drawing) -> None:
-    """A combinator."""
-    _joined(low, tool, _region(low, stmt, _point(low)))
-
-
-def _joined(low: Lowering, tool: Tool, body: Block) -> None:
+    """A combinator of what its block draws."""
+    body = _region(low, stmt, _point(low))
     real = TensorType(low.session.real)
     pair = {"a": Tensor(Value(real, "a")), "b": Tensor(Value(real, "b"))}
     join = _scalar(low, tool, "join", pair)

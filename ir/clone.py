@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .builder import Builder
 from .core import Block, Module, Op, Value
@@ -38,6 +38,29 @@ def clone_block(block: Block, env: Env) -> Block:
         clone_op(builder, op, env)
     out.results = [env.get(v, v) for v in block.results]
     return out
+
+
+def rewritten(block: Block, env: Env, write: Callable[[Builder, Op, Env], None]) -> Block:
+    """A copy of `block` in which `write` appends what each op becomes, and extends `env`."""
+    out = Block(renamed(block.params, env))
+    builder = Builder(out)
+    for op in block.ops:
+        builder.span = op.span
+        write(builder, op, env)
+    out.results = [env.get(v, v) for v in block.results]
+    return out
+
+
+def clone_with(builder: Builder, op: Op, env: Env, region: Callable[[Block, Env], Block]) -> None:
+    """Append a copy of `op` with regions that `region` makes of its own."""
+    if not op.regions:
+        clone_op(builder, op, env)
+        return
+    operands = [env.get(v, v) for v in op.operands]
+    regions = [region(r, env) for r in op.regions]
+    names = [r.name for r in op.results]
+    results = builder.op(op.name, operands, regions, names, **op.attrs)
+    env.update(zip(op.results, results))
 
 
 def clone_into(builder: Builder, block: Block, args: list[Value], env: Env) -> list[Value]:

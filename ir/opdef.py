@@ -107,6 +107,14 @@ class RuleTable(Generic[R]):
         return [n for n in names if n not in self.rules and n not in self.without]
 
 
+DIALECTS = ("diff.", "prob.", "shape.", "tree.")  # whose ops passes expand before any backend
+
+
+def dialect_ops() -> list[str]:
+    """The names of all ops that passes expand; rules for tensor ops need none for them."""
+    return [name for name in OPS if name.startswith(DIALECTS)]
+
+
 def tensor(value: Value) -> TensorType:
     """The tensor type of an operand; anything else there is an IRError."""
     if not isinstance(value.type, TensorType):

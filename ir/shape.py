@@ -26,6 +26,7 @@ def _nothing(operands: Sequence[Value], attrs: Attrs, regions: Sequence[Block]) 
     return []
 
 
+_CHECKED = (("valid", "symbol"), ("needs", "strs"))
 _VALID = (
     "`valid` (parameters) -> a bool for each of `needs`, what must hold: else the result is empty"
 )
@@ -39,8 +40,7 @@ declare(
         attrs=(
             ("primitive", "str"),
             ("distance", "symbol"),
-            ("valid", "symbol"),
-            ("needs", "strs"),
+            *_CHECKED,
         ),
         pure=False,
     )
@@ -58,8 +58,7 @@ declare(
             ("transform", "str"),
             ("back", "symbol"),
             ("distance", "symbol"),
-            ("valid", "symbol"),
-            ("needs", "strs"),
+            *_CHECKED,
         ),
         regions=("body",),
         pure=False,
@@ -77,8 +76,7 @@ declare(
             ("combinator", "str"),
             ("join", "symbol"),
             ("first", "symbol"),
-            ("valid", "symbol"),
-            ("needs", "strs"),
+            *_CHECKED,
         ),
         regions=("body",),
         pure=False,

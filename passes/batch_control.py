@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..ir.builder import Builder
 from ..ir.core import Block, Op, Value
-from ..ir.opdef import OPS
+from ..ir.opdef import dialect_ops
 from .batcher import BATCH, Batcher, wider
 
 
@@ -141,5 +141,5 @@ BATCH.none(
     "passes expand it first",
     "call",
     "linear_call",
-    *(n for n in OPS if n.startswith(("diff.", "prob.", "shape.", "tree."))),
+    *dialect_ops(),
 )

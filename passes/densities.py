@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..ir.builder import Builder, row_of
-from ..ir.clone import Env, clone_op
+from ..ir.clone import Env, clone_op, clone_with, rewritten
 from ..ir.core import Block, Function, Module, Op, Value
 from ..ir.prob import choices_of, op_choices
 from ..ir.types import TensorType
@@ -41,14 +41,8 @@ class _Densities:
     # A program run as it is: its traces are calls
 
     def plain(self, block: Block, env: Env) -> Block:
-        params = [Value(p.type, p.name) for p in block.params]
-        env.update(zip(block.params, params))
-        out = Block(params)
-        b = Builder(out)
-        for op in block.ops:
-            self.plain_op(b, op, env)
-        out.results = [env.get(v, v) for v in block.results]
-        return out
+        """A block of such a program."""
+        return rewritten(block, env, self.plain_op)
 
     def plain_op(self, b: Builder, op: Op, env: Env) -> None:
         b.span = op.span
@@ -59,13 +53,8 @@ class _Densities:
         elif op.name == "prob.assess":
             assessment = Assessment(self.module, self.out, op, self.plain_op)
             env.update(zip(op.results, assessment.call(b, [env.get(v, v) for v in op.operands])))
-        elif op.regions:
-            operands = [env.get(v, v) for v in op.operands]
-            regions = [self.plain(r, env) for r in op.regions]
-            names = [r.name for r in op.results]
-            env.update(zip(op.results, b.op(op.name, operands, regions, names, **op.attrs)))
         else:
-            clone_op(b, op, env)
+            clone_with(b, op, env, self.plain)
 
     def call(
         self,

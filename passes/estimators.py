@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ir.builder import Builder
-from ..ir.clone import Env, clone_op
+from ..ir.clone import Env, clone_with, rewritten
 from ..ir.core import Block, Function, Module, Op, Value, walk
 from ..ir.opdef import OPS, Array, symbols
 from ..ir.types import I32, TensorType
@@ -137,24 +137,16 @@ class _Plain:
         return [env.get(v, v) for v in block.results]
 
     def region(self, block: Block, env: Env) -> Block:
-        params = [Value(p.type, p.name) for p in block.params]
-        env.update(zip(block.params, params))
-        out = Block(params)
-        out.results = self.block_into(Builder(out), block, env)
-        return out
+        return rewritten(block, env, self.op)
 
     def op(self, b: Builder, op: Op, env: Env) -> None:
         b.span = op.span
-        operands = [env.get(v, v) for v in op.operands]
-        names = [r.name for r in op.results]
         if op.name == "prob.expect":
+            operands, names = [env.get(v, v) for v in op.operands], [r.name for r in op.results]
             attrs = {"fn": op.attrs["fn"], "types": op.attrs["types"]}
             env.update(zip(op.results, b.op("call", operands, (), names, **attrs)))
-        elif op.regions:
-            regions = [self.region(r, env) for r in op.regions]
-            env.update(zip(op.results, b.op(op.name, operands, regions, names, **op.attrs)))
         else:
-            clone_op(b, op, env)
+            clone_with(b, op, env, self.region)
 
 
 class _Drawn(_Plain):

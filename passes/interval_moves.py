@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..ir.builder import Builder
 from ..ir.core import Op, Value
+from ..ir.linalg import free_axes
 from ..ir.reductions import identity
 from ..ir.types import I32, TensorType
 from .boxes import INTERVAL, Box, Boxes, NoInterval, is_float, known
@@ -134,8 +135,8 @@ def _small_dot(w: Boxes, op: Op, x: Box, y: Box, terms: int) -> Box:
     """Products of bounds, then their sum."""
     b, at = w.b, op.attrs
     rank_x, rank_y = len(_shape(x.lo)), len(_shape(y.lo))
-    free_x = [i for i in range(rank_x) if i not in (*at["lhs_batch"], *at["lhs_contract"])]
-    free_y = [i for i in range(rank_y) if i not in (*at["rhs_batch"], *at["rhs_contract"])]
+    free_x = free_axes(rank_x, at["lhs_batch"], at["lhs_contract"])
+    free_y = free_axes(rank_y, at["rhs_batch"], at["rhs_contract"])
     n, p, q = len(at["lhs_batch"]), len(free_x), len(free_y)
     order_x = (*at["lhs_batch"], *free_x, *at["lhs_contract"])
     order_y = (*at["rhs_batch"], *free_y, *at["rhs_contract"])

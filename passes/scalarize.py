@@ -15,6 +15,7 @@ import numpy as np
 from ..ir.builder import Builder
 from ..ir.clone import clone_op
 from ..ir.core import Block, Function, Module, Op, Value, used_values
+from ..ir.linalg import free_axes
 from ..ir.opdef import OPS
 from ..ir.reductions import identity
 from ..ir.types import KEY, TensorType
@@ -86,9 +87,7 @@ class _Writer:
         found = self.parts.get(v)
         if found is None:
             new, shape = self.env[v], Builder.type(v).shape
-            found = np.empty(shape, object)
-            for at in np.ndindex(*shape):
-                found[at] = self._element(new, at) if shape else new
+            found = _filled(shape, lambda at: self._element(new, at) if shape else new)
             if shape:
                 self.parts[v] = found
         return found
@@ -108,6 +107,14 @@ class _Writer:
         return self.env[v]
 
 
+def _filled(shape: Sequence[int], element: Callable[[tuple[int, ...]], Value]) -> Array:
+    """The array of what `element` gives at each index."""
+    out = np.empty(shape, object)
+    for at in np.ndindex(*shape):
+        out[at] = element(at)
+    return out
+
+
 Rule = Callable[[_Writer, Op, Sequence[Array]], Array | None]
 RULES: dict[str, Rule] = {}
 
@@ -123,38 +130,26 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 
 def _elementwise(w: _Writer, op: Op, xs: Sequence[Array]) -> Array:
     shape = Builder.type(op.results[0]).shape
-    out = np.empty(shape, object)
-    for at in np.ndindex(*shape):
-        out[at] = w.b.op(op.name, [x[at] for x in xs], **op.attrs)[0]
-    return out
+    return _filled(shape, lambda at: w.b.op(op.name, [x[at] for x in xs], **op.attrs)[0])
 
 
 @_rule("const")
 def _const(w: _Writer, op: Op, xs: Sequence[Array]) -> Array:
     type = op.attrs["type"]
     values = np.broadcast_to(op.attrs["value"], type.shape)
-    out = np.empty(type.shape, object)
-    for at in np.ndindex(*type.shape):
-        out[at] = w.b.const(values[at], TensorType(type.dtype))
-    return out
+    return _filled(type.shape, lambda at: w.b.const(values[at], TensorType(type.dtype)))
 
 
 @_rule("iota")
 def _iota(w: _Writer, op: Op, xs: Sequence[Array]) -> Array:
     type, axis = op.attrs["type"], op.attrs["axis"]
-    out = np.empty(type.shape, object)
-    for at in np.ndindex(*type.shape):
-        out[at] = w.b.const(at[axis], TensorType(type.dtype))
-    return out
+    return _filled(type.shape, lambda at: w.b.const(at[axis], TensorType(type.dtype)))
 
 
 @_rule("broadcast")
 def _broadcast(w: _Writer, op: Op, xs: Sequence[Array]) -> Array:
     shape, axes = op.attrs["shape"], op.attrs["axes"]
-    out = np.empty(shape, object)
-    for at in np.ndindex(*shape):
-        out[at] = xs[0][tuple(at[a] for a in axes)]
-    return out
+    return _filled(shape, lambda at: xs[0][tuple(at[a] for a in axes)])
 
 
 _MOVES: dict[str, Callable[[dict[str, Any], Array], Array]] = {
@@ -204,7 +199,7 @@ def _dot(w: _Writer, op: Op, xs: Sequence[Array]) -> Array:
     x, y = xs
     at = op.attrs
     free = [
-        [i for i in range(v.ndim) if i not in (*at[f"{side}_batch"], *at[f"{side}_contract"])]
+        free_axes(v.ndim, at[f"{side}_batch"], at[f"{side}_contract"])
         for v, side in ((x, "lhs"), (y, "rhs"))
     ]
     batch = [x.shape[i] for i in at["lhs_batch"]]

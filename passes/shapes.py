@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..ir.builder import Builder
-from ..ir.clone import Env, clone_op, renamed
+from ..ir.clone import Env, clone_with, renamed, rewritten
 from ..ir.core import Block, Function, Module, Op, Value, walk
 from ..ir.opdef import symbols
 from ..ir.shape import UNNAMED, callee, draws, parts_of
@@ -61,28 +61,19 @@ class _Shapes:
         return self.out
 
     def plain(self, block: Block, env: Env) -> Block:
-        """A block that draws nothing, with calls for fields and checks."""
-        out = Block(renamed(block.params, env))
-        b = Builder(out)
-        for op in block.ops:
-            self.plain_op(b, op, env)
-        out.results = [env.get(v, v) for v in block.results]
-        return out
+        """A block that draws nothing."""
+        return rewritten(block, env, self.plain_op)
 
     def plain_op(self, b: Builder, op: Op, env: Env) -> None:
-        """An op that draws nothing."""
+        """An op that draws nothing, with calls for fields and checks."""
         b.span = op.span
-        operands = [env.get(v, v) for v in op.operands]
-        names = [r.name for r in op.results]
         if op.name in ("shape.field", "shape.check"):
             fn = self.field(op) if op.name == "shape.field" else self.check(op.attrs["fn"])
+            operands, names = [env.get(v, v) for v in op.operands], [r.name for r in op.results]
             types = tuple(r.type for r in op.results)
             env.update(zip(op.results, b.op("call", operands, (), names, fn=fn, types=types)))
-        elif op.regions:
-            regions = [self.plain(r, env) for r in op.regions]
-            env.update(zip(op.results, b.op(op.name, operands, regions, names, **op.attrs)))
         else:
-            clone_op(b, op, env)
+            clone_with(b, op, env, self.plain)
 
     # Fields
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..ir.builder import Builder
-from ..ir.clone import Env, clone_op, renamed
+from ..ir.clone import Env, clone_with, rewritten
 from ..ir.core import Block, Function, Op, Value
 from ..ir.opdef import OPS
 
@@ -29,25 +29,18 @@ def split_reductions(function: Function) -> Function:
 
 
 def _split(block: Block, env: Env) -> Block:
-    out = Block(renamed(block.params, env))
-    b = Builder(out)
     work = _work(block)
-    for op in block.ops:
-        b.span = op.span
+
+    def write(b: Builder, op: Op, env: Env) -> None:
         if _is_dot(op):
             op = _summed(b, op, env)
         chunks = _chunks(op, work) if op.name in SPLIT else 0
         if chunks:
             env[op.results[0]] = _staged(b, op, env.get(op.operands[0], op.operands[0]), chunks)
-        elif op.regions:
-            operands = [env.get(v, v) for v in op.operands]
-            regions = [_split(r, env) for r in op.regions]
-            names = [r.name for r in op.results]
-            env.update(zip(op.results, b.op(op.name, operands, regions, names, **op.attrs)))
         else:
-            clone_op(b, op, env)
-    out.results = [env.get(v, v) for v in block.results]
-    return out
+            clone_with(b, op, env, _split)
+
+    return rewritten(block, env, write)
 
 
 def _is_dot(op: Op) -> bool:

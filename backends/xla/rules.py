@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.extend.random import threefry2x32_p
 
-from ...ir.opdef import OPS, RuleTable
+from ...ir.opdef import OPS, RuleTable, dialect_ops
 from ...ir.reductions import identity
 from ...ir.types import BOOL, DTYPES, KEY, DType
 
@@ -380,7 +380,5 @@ def _triangular_solve(attrs: Any, a: Any, b: Any) -> Any:
 
 LOWER.none("control flow is lowered in lower.py", "if", "switch", "for", "while")
 LOWER.none("passes remove it", "call", "linear_call")
-LOWER.none(
-    "passes remove it", *(n for n in OPS if n.startswith(("diff.", "prob.", "shape.", "tree.")))
-)
+LOWER.none("passes remove it", *dialect_ops())
 LOWER.none("the loop level is not for XLA", *(n for n in OPS if n.startswith("loop.")))

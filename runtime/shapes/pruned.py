@@ -109,11 +109,7 @@ def sample(
             f"{function.__name__}() is no field", function.decl.span,
             expected=str(TensorType(function.program.real)), found=str(result),
         )  # fmt: skip
-    names = [n for n, s in special.params]
-    place = names.index(name)
-    others = [a for i, a in enumerate(bound.arrays) if i != place]
-    if len(bound.arrays) != len(names):
-        others = _without(special.params, name, bound.arrays)
+    others = _without(special.params, name, bound.arrays)
     cells = special.executable(Request("cells", (name,)))
     points = special.executable(Request("points", (name,)))
     grid = _Grid(coordinates, function.program.real.numpy, TILINGS[len(shape)], halo)
