@@ -18,7 +18,7 @@ PROGRAM = """
 import trees
 
 fn tree_of(labels: i32[p], places: i32[p], form: static str):
-    return encode_tree(trees.one_hot(labels, 8), places, 6, form)
+    return encode_tree(one_hot(labels, 8), places, 6, form)
 
 fn interpret(labels: i32[p], places: i32[p], operation: real[3], arguments: real[4, 2], root: real[8]):
     t = tree_of(labels, places, "shared")
